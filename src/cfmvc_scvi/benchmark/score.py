@@ -1,0 +1,240 @@
+"""Scores of predictions over folds, with floor, ceiling and baselines, as a tidy table."""
+
+from __future__ import annotations
+
+__all__ = ["CEILING", "GroupScore", "Predictor", "baseline_predictor", "evaluate", "score_ceiling", "score_prediction"]
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from anndata import AnnData
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from cfmvc_scvi import metrics
+from cfmvc_scvi.benchmark.baselines import Baseline
+from cfmvc_scvi.benchmark.cells import ALL_GROUPS, Prediction, TrainingCells
+from cfmvc_scvi.benchmark.holdout import Fold, group_labels
+from cfmvc_scvi.errors import DataError
+
+Array = NDArray[np.float64]
+Predictor = Callable[[AnnData, AnnData, Fold, int], Prediction]
+
+CEILING = "ceiling"
+_PREDICTION, _SCORING = 0, 1  # streams of random numbers: what is drawn for scoring is the same for all methods
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """Scores of one predicted (condition, context).
+
+    Parameters
+    ----------
+    values
+        Metric name to score. `energy_distance` and `energy_scale`, `mmd_distance` and `mmd_scale` are the two parts of
+        normalised distances, which are to be added up over groups before dividing.
+    effect, true_effect
+        Predicted and true difference of mean log1p CP10k from control, (genes,).
+    """
+
+    values: dict[str, float]
+    effect: Array
+    true_effect: Array
+
+
+def score_prediction(
+    predicted: Prediction,
+    truth_counts: sp.csr_matrix,
+    control_counts: sp.csr_matrix,
+    rng: Generator,
+    *,
+    perturbed_profile: Array | None = None,
+    n_top: int = 50,
+    n_components: int = 30,
+) -> GroupScore:
+    """Score predicted cells of one (condition, context) against the real ones.
+
+    Of more predicted than true cells, as many as there are true ones are drawn; fewer are scored as they are, for
+    repeated cells feign a narrow distribution. Differential expression is tested on equal numbers of predicted, true
+    and control cells.
+
+    Parameters
+    ----------
+    predicted
+        Predicted cells (cells, genes).
+    truth_counts, control_counts
+        UMI counts of the real perturbed cells and of the control cells of the context (cells, genes).
+    rng
+        Draws cells, halves and subsets.
+    perturbed_profile
+        Mean log1p CP10k of cells with other perturbations in the context (genes,); with it, `pearson_delta_specific` is
+        the Pearson correlation of what is specific to the perturbation.
+    n_top
+        Genes of highest `metrics.de_scores` of the truth for the metrics of top genes.
+    n_components
+        Dimensions of the cross-fitted PCA.
+
+    Raises
+    ------
+    DataError
+        If a group is too small (four cells), genes differ, or the truth has no effect.
+    """
+    p, t, c = predicted.log_values(), metrics.log_normalize(truth_counts), metrics.log_normalize(control_counts)
+    p = p[rng.permutation(len(p))[: len(t)]]
+    mean_p, mean_t, mean_c = p.mean(axis=0), t.mean(axis=0), c.mean(axis=0)
+    scores = metrics.de_scores(t, c)
+    top = metrics.top_genes(scores, n_top)
+    values = {
+        "pearson_delta": metrics.pearson_delta(mean_p, mean_t, mean_c),
+        "pearson_delta_top": metrics.pearson_delta_top(mean_p, mean_t, mean_c, scores, n_top),
+        "r2_of_means": metrics.r2_of_means(mean_p, mean_t),
+        "weighted_mse": metrics.weighted_mse(mean_p, mean_t, scores),
+        "weighted_r2": metrics.weighted_r2(mean_p, mean_t, mean_c, scores),
+        **_distances(p, t, c, rng, n_components),
+        **_de_agreement(p, t, c, rng),
+        "variance_log_ratio": metrics.variance_log_ratio(p, t, top),
+        "zero_share": metrics.zero_share(p),
+        "zero_share_error": metrics.zero_share(p) - metrics.zero_share(t),
+        "correlation_structure": metrics.correlation_structure(p, t, top),
+    }
+    if perturbed_profile is not None:
+        values["pearson_delta_specific"] = metrics.pearson_delta(mean_p, mean_t, perturbed_profile)
+    return GroupScore(values, mean_p - mean_c, mean_t - mean_c)
+
+
+def _distances(p: Array, t: Array, c: Array, rng: Generator, n_components: int) -> dict[str, float]:
+    spaces = metrics.CrossFittedPCA.fit(t, c, rng, n_components=n_components)
+    energy = metrics.normalised_distance(p, spaces, lambda x, y, _: metrics.energy_distance(x, y))
+    mmd = metrics.normalised_distance(p, spaces, metrics.rbf_mmd2)
+    return {
+        "energy_distance": energy.distance,
+        "energy_scale": energy.scale,
+        "mmd_distance": mmd.distance,
+        "mmd_scale": mmd.scale,
+    }
+
+
+def _de_agreement(p: Array, t: Array, c: Array, rng: Generator) -> dict[str, float]:
+    p, t, c = metrics.equal_cells(p, t, c, rng=rng)
+    of_prediction, of_truth = metrics.rank_sum_de(p, c), metrics.rank_sum_de(t, c)
+    return {
+        "de_overlap": metrics.de_overlap(of_prediction, of_truth),
+        "sig_jaccard": metrics.sig_jaccard(of_prediction, of_truth),
+        "lfc_nmae": metrics.lfc_nmae(of_prediction, of_truth),
+        "direction_fidelity": metrics.direction_fidelity(of_prediction, of_truth),
+        "auprc_de": metrics.auprc_de(of_prediction, of_truth),
+    }
+
+
+def score_ceiling(
+    truth_counts: sp.csr_matrix,
+    control_counts: sp.csr_matrix,
+    rng: Generator,
+    *,
+    perturbed_profile: Array | None = None,
+) -> GroupScore:
+    """Score one random half of the real cells as the prediction of the other half: what a perfect model could reach.
+
+    Parameters, randomness and errors are those of `score_prediction`; the group needs eight cells.
+    """
+    order = rng.permutation(truth_counts.shape[0])
+    half = len(order) // 2
+    predicted, truth = Prediction(truth_counts[order[:half]]), truth_counts[order[half:]]
+    return score_prediction(predicted, truth, control_counts, rng, perturbed_profile=perturbed_profile)
+
+
+def baseline_predictor(
+    baseline: Callable[[], Baseline],
+    *,
+    perturbation_key: str = "perturbation",
+    context_key: str = "cell_type",
+    control: str = "control",
+) -> Predictor:
+    """Wrap a baseline class as a predictor over folds; the columns of obs are those of `leave_one_context_out`."""
+
+    def predict(train: AnnData, query: AnnData, fold: Fold, seed: int) -> Prediction:
+        condition, context = group_labels(train, perturbation_key, context_key, control)
+        cells = TrainingCells(sp.csr_matrix(train.X), condition, context, control)
+        rng = np.random.default_rng(seed)
+        n_cells = int(fold.truth.sum())
+        return baseline().fit(cells).predict(sp.csr_matrix(query.X), fold.condition, fold.context, n_cells, rng)
+
+    return predict
+
+
+def evaluate(
+    adata: AnnData, folds: Iterable[Fold], predictors: Mapping[str, Predictor], seeds: Iterable[int] = (0, 1)
+) -> pd.DataFrame:
+    """Score predictors and the ceiling over folds and seeds.
+
+    A predictor is called with the training cells, the control cells to perturb, the fold and a seed; it never sees the
+    truth.
+
+    Parameters
+    ----------
+    adata
+        UMI counts in X.
+    folds
+        Held-out groups, as of `leave_one_context_out`.
+    predictors
+        Name to predictor; `NoChange` is the floor.
+    seeds
+        Whole numbers >= 0. Predictions of seed s in fold i depend on (s, i), and so do halves and subsets, which are
+        the same for all predictors: differences between methods are paired.
+
+    Returns
+    -------
+    One row per score: method, condition, context, seed, metric, value. Discrimination across contexts has context `*`,
+    across perturbations condition `*`.
+
+    Raises
+    ------
+    DataError
+        If there is no fold, or a predictor is called like the ceiling.
+    """
+    held_out, all_seeds = list(folds), list(seeds)
+    if not held_out or not all_seeds:
+        raise DataError(f"There are {len(held_out)} folds and {len(all_seeds)} seeds; at least one of each is needed.")
+    if CEILING in predictors:
+        raise DataError(f"'{CEILING}' is computed for every table; give the predictor another name.")
+    scored: dict[tuple[str, int], dict[tuple[str, str], GroupScore]] = {}
+    for number, fold in enumerate(held_out):
+        train, query = adata[fold.train].copy(), adata[fold.query].copy()
+        truth_counts, control_counts = sp.csr_matrix(adata[fold.truth].X), sp.csr_matrix(query.X)
+        profile = metrics.log_normalize(adata[fold.siblings].X).mean(axis=0) if fold.siblings.any() else None
+        for seed in all_seeds:
+            rng = partial(np.random.default_rng, (seed, number, _SCORING))
+            ceiling = score_ceiling(truth_counts, control_counts, rng(), perturbed_profile=profile)
+            scored.setdefault((CEILING, seed), {})[fold.condition, fold.context] = ceiling
+            for name, predictor in predictors.items():
+                prediction = predictor(train, query, fold, _stream_seed(seed, number))
+                score = score_prediction(prediction, truth_counts, control_counts, rng(), perturbed_profile=profile)
+                scored.setdefault((name, seed), {})[fold.condition, fold.context] = score
+    order = [*predictors, CEILING]
+    keys = sorted(scored, key=lambda key: (order.index(key[0]), key[1]))
+    return pd.DataFrame([row for key in keys for row in _rows(*key, scored[key])])
+
+
+def _stream_seed(seed: int, number: int) -> int:
+    return int(np.random.SeedSequence((seed, number, _PREDICTION)).generate_state(1)[0])
+
+
+def _rows(method: str, seed: int, groups: dict[tuple[str, str], GroupScore]) -> list[dict[str, object]]:
+    def row(condition: str, context: str, metric: str, value: float) -> dict[str, object]:
+        names = {"method": method, "condition": condition, "context": context, "seed": seed}
+        return {**names, "metric": metric, "value": value}
+
+    rows = [row(*group, metric, value) for group, score in groups.items() for metric, value in score.values.items()]
+    for axis, metric in ((0, "context_discrimination"), (1, "perturbation_discrimination")):
+        for shared in sorted({group[axis] for group in groups}):
+            members = [score for group, score in groups.items() if group[axis] == shared]
+            if len(members) > 1:
+                pds = metrics.pds_cosine([m.effect for m in members], [m.true_effect for m in members])
+                rows.append(
+                    row(*((shared, ALL_GROUPS) if axis == 0 else (ALL_GROUPS, shared)), metric, float(pds.mean()))
+                )
+    return rows
