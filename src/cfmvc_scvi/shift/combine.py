@@ -1,0 +1,80 @@
+"""Effects of combinations and of doses that were not observed, from effects that were."""
+
+from __future__ import annotations
+
+__all__ = ["additive_goal", "interpolate_dose"]
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cfmvc_scvi.errors import DataError
+
+Array = NDArray[np.float64]
+
+
+def additive_goal(control: Array, deltas: Sequence[Array], weights: Sequence[float] | None = None) -> Array:
+    """Profile under a combination whose parts act additively, max(control + sum_j weight_j delta_j, 0).
+
+    Parameters
+    ----------
+    control
+        Mean log1p CP10k of control cells (..., genes).
+    deltas
+        Effect of each part in the same unit, (..., genes) each.
+    weights
+        Weight of each part, such as its dose relative to the dose of its delta; 1 when not given.
+
+    Raises
+    ------
+    DataError
+        If there is no part, or not one weight per part.
+    """
+    if not len(deltas):
+        raise DataError("A combination needs the effect of at least one part; deltas is empty.")
+    factors = np.ones(len(deltas)) if weights is None else np.asarray(weights, dtype=float)
+    if len(factors) != len(deltas):
+        raise DataError(f"{len(factors)} weights for {len(deltas)} parts; pass one weight per part.")
+    total: Array = sum((factor * delta for factor, delta in zip(factors, deltas, strict=True)), np.zeros_like(control))
+    return np.maximum(control + total, 0.0)
+
+
+def interpolate_dose(doses: ArrayLike, deltas: ArrayLike, dose: float) -> tuple[Array, bool]:
+    """Effect at one dose: piecewise linear in log1p(dose), zero at dose 0, flat beyond the largest observed dose.
+
+    Parameters
+    ----------
+    doses
+        Observed doses, positive and distinct, in any order (doses,).
+    deltas
+        Effect at each of them (doses, genes).
+    dose
+        Dose wanted, >= 0, in the same unit.
+
+    Returns
+    -------
+    The effect (genes,), and whether `dose` lies beyond the largest observed one.
+
+    Raises
+    ------
+    DataError
+        If a dose is not finite or out of range, occurs twice, or has no delta.
+    """
+    known, effects = np.asarray(doses, dtype=float), np.asarray(deltas)
+    if known.ndim != 1 or not known.size or effects.shape[:1] != known.shape:
+        raise DataError(
+            f"doses {known.shape} and deltas {effects.shape} must be (doses,) and (doses, genes), at least one."
+        )
+    bad = known[~(np.isfinite(known) & (known > 0))]
+    if bad.size or len(np.unique(known)) < len(known):
+        raise DataError(f"Observed doses must be finite, positive and distinct; got {known.tolist()}.")
+    if not (np.isfinite(dose) and dose >= 0):
+        raise DataError(f"dose is {dose}; it must be finite and >= 0.")
+    order = np.argsort(known)
+    place = np.log1p(np.concatenate([[0.0], known[order]]))
+    curve = np.concatenate([np.zeros_like(effects[:1]), effects[order]])
+    at = min(np.log1p(dose), place[-1])
+    right = int(np.clip(np.searchsorted(place, at), 1, len(known)))
+    share = (at - place[right - 1]) / (place[right] - place[right - 1])
+    return (1 - share) * curve[right - 1] + share * curve[right], bool(dose > known.max())

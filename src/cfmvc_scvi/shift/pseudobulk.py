@@ -1,0 +1,182 @@
+"""Pseudo-bulk profiles of groups of cells with the sampling variances of their means."""
+
+from __future__ import annotations
+
+__all__ = ["DEPTH_LEVELS", "PseudoBulk", "pseudo_bulk"]
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import ArrayLike, NDArray
+
+from cfmvc_scvi.errors import DataError
+
+Array = NDArray[np.float64]
+
+DEPTH_LEVELS = np.linspace(0.02, 0.98, 30)
+_SCALE = 1e4  # counts per 10k
+_TREND_SHARE = 0.3
+_TREND_WINDOW = 25
+
+
+@dataclass(frozen=True)
+class PseudoBulk:
+    """Means of groups of cells in two links, with their sampling variances.
+
+    A group without cells has NaN in every row and zero `n_cells`.
+
+    Parameters
+    ----------
+    log_mean
+        Mean of log1p(counts per 10k) over the cells of a group, (groups, genes).
+    log_noise
+        Sampling variance of `log_mean`, (groups, genes).
+    rate
+        Counts per 10k of the summed cells of a group, (groups, genes).
+    rate_noise
+        Sampling variance of `rate`, (groups, genes).
+    n_cells
+        Cells per group, (groups,).
+    depth_quantiles
+        Quantiles of the cells' total counts at `DEPTH_LEVELS`, (groups, 30).
+    """
+
+    log_mean: Array
+    log_noise: Array
+    rate: Array
+    rate_noise: Array
+    n_cells: NDArray[np.int64]
+    depth_quantiles: Array
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups."""
+        return len(self.n_cells)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return self.log_mean.shape[1]
+
+    def take(self, groups: ArrayLike) -> PseudoBulk:
+        """Rows `groups` (indices or a boolean mask, in that order) as a new object."""
+        return PseudoBulk(**{f.name: getattr(self, f.name)[np.asarray(groups)] for f in fields(self)})
+
+    @staticmethod
+    def concatenate(parts: Sequence[PseudoBulk]) -> PseudoBulk:
+        """Groups of all `parts`, one after the other; the parts have the same genes."""
+        if not parts:
+            raise DataError("Nothing to concatenate: pass at least one PseudoBulk.")
+        sizes = sorted({part.n_genes for part in parts})
+        if len(sizes) > 1:
+            raise DataError(f"The parts have different numbers of genes: {sizes}. Bring them to the same genes first.")
+        return PseudoBulk(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(PseudoBulk)})
+
+
+def pseudo_bulk(counts: Any, groups: ArrayLike, n_groups: int) -> PseudoBulk:
+    r"""Means of log1p(CP10k) and bulk CP10k of each group, and their sampling variances.
+
+    With depth l_i, y_i = log1p(1e4 x_i / l_i) and n cells, log_mean = mean y and rate = 1e4 sum x / sum l. The
+    variance of a cell's value, v, is the sample variance of y, or of the ratio estimator's terms (1e4 x_i - rate l_i)
+    / mean l, but never below that of a Poisson count at the group's depth, half a count added; it is shrunk, .7 v +
+    .3 trend(mean), towards its running mean over genes of similar mean. The noise is v / n.
+
+    Parameters
+    ----------
+    counts
+        UMI counts (cells, genes), sparse or dense; never made dense.
+    groups
+        Group of each cell, 0 .. n_groups - 1, (cells,).
+    n_groups
+        Number of groups, those without cells included.
+
+    Raises
+    ------
+    DataError
+        If shapes or group indices do not fit.
+
+    Notes
+    -----
+    Cost: one pass over the non-zeros and `n_groups` x genes. The trend follows limma-trend (Law et al. 2014, Genome
+    Biol 15:R29).
+    """
+    matrix = sp.csr_matrix(counts, dtype=np.float64)
+    index = np.asarray(groups)
+    _check_groups(matrix, index, n_groups)
+    n = np.bincount(index, minlength=n_groups)
+    depth = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
+    cell = np.arange(len(index))
+    members = sp.csr_matrix((np.ones(len(index)), (index, cell)), shape=(n_groups, len(index)))
+    by_depth = sp.csr_matrix((depth, (index, cell)), shape=(n_groups, len(index)))
+    size = np.where(n > 0, n, np.nan)[:, None]
+    mean_depth = (members @ depth)[:, None] / size
+
+    log_values = matrix.copy()
+    log_values.data = np.log1p(log_values.data * np.repeat(_SCALE / depth, np.diff(matrix.indptr)))
+    log_mean = (members @ log_values).toarray() / size
+    log_sum_of_squares = (members @ log_values.power(2)).toarray() - size * log_mean**2
+
+    rate = _SCALE * (members @ matrix).toarray() / (size * mean_depth)
+    squares = (members @ matrix.power(2)).toarray() * _SCALE**2
+    cross = (by_depth @ matrix).toarray() * _SCALE
+    rate_sum_of_squares = (squares - 2 * rate * cross + rate**2 * (members @ depth**2)[:, None]) / mean_depth**2
+
+    per_count = _SCALE / mean_depth
+    least = rate + 0.5 * per_count / size  # half a count in the whole group: a gene not seen is not known to be absent
+    rate_floor = per_count * least
+    log_floor = np.minimum(least / per_count * np.log1p(per_count) ** 2, rate_floor / (1 + least) ** 2)
+    return PseudoBulk(
+        log_mean=log_mean,
+        log_noise=_noise(log_mean, log_sum_of_squares, log_floor, n),
+        rate=rate,
+        rate_noise=_noise(rate, rate_sum_of_squares, rate_floor, n),
+        n_cells=n,
+        depth_quantiles=_depth_quantiles(depth, index, n_groups),
+    )
+
+
+def _check_groups(matrix: sp.csr_matrix, index: NDArray[np.int64], n_groups: int) -> None:
+    """Raise unless every cell has a group between 0 and n_groups - 1."""
+    if index.shape != (matrix.shape[0],):
+        raise DataError(f"groups has shape {index.shape}, expected ({matrix.shape[0]},): one group index per cell.")
+    if not np.issubdtype(index.dtype, np.integer):
+        raise DataError(f"groups has dtype {index.dtype}; pass integer indices 0 .. n_groups - 1.")
+    outside = int(np.sum((index < 0) | (index >= n_groups)))
+    if outside:
+        raise DataError(f"{outside} cells have a group outside 0 .. {n_groups - 1}; drop them or raise n_groups.")
+
+
+def _noise(mean: Array, sum_of_squares: Array, floor: Array, n: NDArray[np.int64]) -> Array:
+    """Sampling variance of group means: sample variance, at least `floor`, shrunk to its trend, over n."""
+    noise = np.full_like(mean, np.nan)
+    for group in np.flatnonzero(n):
+        sample = sum_of_squares[group] / max(n[group] - 1, 1)
+        variance = np.maximum(sample, floor[group])
+        noise[group] = ((1 - _TREND_SHARE) * variance + _TREND_SHARE * _trend(mean[group], variance)) / n[group]
+    return noise
+
+
+def _trend(mean: Array, variance: Array) -> Array:
+    """Running mean of the variance over genes ordered by mean; genes of equal mean share one value."""
+    order = np.lexsort((variance, mean))
+    n = len(mean)
+    width = max(_TREND_WINDOW, n // 50)
+    total = np.concatenate([[0.0], np.cumsum(variance[order])])
+    start = np.clip(np.arange(n) - width, 0, None)
+    stop = np.clip(np.arange(n) + width, None, n)
+    running = (total[stop] - total[start]) / (stop - start)
+    _, level = np.unique(mean[order], return_inverse=True)
+    trend = np.empty_like(variance)
+    trend[order] = (np.bincount(level, weights=running) / np.bincount(level))[level]
+    return trend
+
+
+def _depth_quantiles(depth: Array, index: NDArray[np.int64], n_groups: int) -> Array:
+    """Quantiles of depth per group, (groups, len(DEPTH_LEVELS))."""
+    quantiles = np.full((n_groups, len(DEPTH_LEVELS)), np.nan)
+    for group in np.unique(index):
+        quantiles[group] = np.quantile(depth[index == group], DEPTH_LEVELS)
+    return quantiles

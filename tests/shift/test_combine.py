@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from cfmvc_scvi.errors import DataError
+from cfmvc_scvi.shift import additive_goal, interpolate_dose
+
+
+def test_parts_add_and_never_go_below_zero() -> None:
+    control, a, b = np.array([1.0, 0.5, 0.0]), np.array([0.2, -0.4, 0.1]), np.array([0.3, -0.4, -0.2])
+    np.testing.assert_allclose(additive_goal(control, [a, b]), [1.5, 0.0, 0.0])
+    np.testing.assert_allclose(additive_goal(control, [b, a]), additive_goal(control, [a, b]))
+    np.testing.assert_allclose(additive_goal(control, [a, b], weights=[2.0, 0.5]), [1.55, 0.0, 0.1])
+
+
+def test_zero_weights_return_control() -> None:
+    control = np.array([[1.0, 0.0], [0.3, 2.0]])
+    np.testing.assert_array_equal(additive_goal(control, [np.ones((2, 2))], weights=[0.0]), control)
+
+
+def test_part_counts_are_checked() -> None:
+    with pytest.raises(DataError, match="at least one part"):
+        additive_goal(np.ones(2), [])
+    with pytest.raises(DataError, match="1 weights for 2 parts"):
+        additive_goal(np.ones(2), [np.ones(2)] * 2, weights=[1.0])
+
+
+def test_dose_curve_passes_through_zero_and_the_observed_doses() -> None:
+    doses, deltas = [10.0, 1.0, 100.0], np.array([[2.0, -1.0], [1.0, 0.0], [2.5, -3.0]])
+    for dose, delta in zip(doses, deltas, strict=True):
+        np.testing.assert_allclose(interpolate_dose(doses, deltas, dose)[0], delta)
+    np.testing.assert_array_equal(interpolate_dose(doses, deltas, 0.0)[0], [0.0, 0.0])
+    between = np.expm1((np.log1p(1.0) + np.log1p(10.0)) / 2)
+    np.testing.assert_allclose(interpolate_dose(doses, deltas, between)[0], [1.5, -0.5])
+    below = np.expm1(np.log1p(1.0) / 4)
+    np.testing.assert_allclose(interpolate_dose(doses, deltas, below)[0], [0.25, 0.0])
+
+
+def test_beyond_the_largest_dose_it_is_flat_and_says_so() -> None:
+    delta, extrapolated = interpolate_dose([1.0, 3.0], [[1.0], [2.0]], 50.0)
+    np.testing.assert_allclose(delta, [2.0])
+    assert extrapolated
+    assert not interpolate_dose([1.0, 3.0], [[1.0], [2.0]], 3.0)[1]
+    assert not interpolate_dose([1.0, 3.0], [[1.0], [2.0]], 0.1)[1]
+
+
+def test_missing_entries_stay_missing_only_where_they_are() -> None:
+    delta, _ = interpolate_dose([1.0, 3.0], [[1.0, np.nan], [2.0, np.nan]], 2.0)
+    assert np.isfinite(delta[0]) and np.isnan(delta[1])
+
+
+@pytest.mark.parametrize(
+    ("doses", "dose", "message"),
+    [
+        ([1.0, 1.0], 1.0, "distinct"),
+        ([0.0, 1.0], 1.0, "positive"),
+        ([np.nan, 1.0], 1.0, "finite"),
+        ([1.0, 2.0], -1.0, "dose is -1.0"),
+        ([1.0, 2.0], np.nan, "dose is nan"),
+        ([1.0], 1.0, r"\(1,\) and deltas \(2, 3\)"),
+    ],
+)
+def test_bad_doses_are_refused(doses, dose, message) -> None:
+    with pytest.raises(DataError, match=message):
+        interpolate_dose(doses, np.ones((2, 3)), dose)
