@@ -69,22 +69,22 @@ class SolverConfig:
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """Architecture of the velocity field, and where its paths start (`source`)."""
+    """Architecture of the velocity field."""
 
     n_hidden: int = 128
     n_layers: int = 2
-    n_basis: int = 8
-    source: Literal["control", "noise"] = "control"
+    n_basis: int = 16
 
 
 @dataclass(frozen=True)
 class PairConfig:
     """Minibatches of coupled latents for the flow.
 
-    An epoch is `steps_per_epoch` minibatches of `batch_size` pairs, coupled anew; transport problems are split at random
-    into blocks of `max_coupling_cells` and solved in the first `coupling_dims` principal components of the latent, where
-    the states of cells are rather than the noise of their latents; `identity_share` of the pairs are control cells that
-    stay where they are. With `posterior_noise` both ends are drawn from the posterior instead of its mean.
+    An epoch is `steps_per_epoch` minibatches of `batch_size` pairs, coupled anew; transport problems are split at
+    random into blocks of `max_coupling_cells` and solved in the first `coupling_dims` principal components of the
+    latent, where the states of cells are rather than the noise of their latents; `identity_share` of the pairs are
+    control cells that stay where they are. With `posterior_noise` both ends are drawn from the posterior instead of
+    its mean.
     """
 
     batch_size: int = 512
@@ -141,8 +141,8 @@ class TrainingConfig:
     """Defaults of the stages.
 
     Stage 1: `representation_steps` minibatches, but at least `representation_epochs`; Adam's `representation_lr` and
-    `representation_eps`; `kl_weight` is beta. Stages 2 and 3: epochs. Batch sizes are cells of counts; that of stage 3 is
-    large, because it couples cells within a minibatch.
+    `representation_eps`; `kl_weight` is beta. Stages 2 and 3: epochs. Batch sizes are cells of counts; that of stage 3
+    is large, because it couples cells within a minibatch.
     """
 
     representation_steps: int = 700

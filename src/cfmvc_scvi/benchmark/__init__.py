@@ -14,6 +14,7 @@ from cfmvc_scvi.benchmark.baselines import (
 )
 from cfmvc_scvi.benchmark.cells import Prediction, TrainingCells, draw_cells
 from cfmvc_scvi.benchmark.holdout import Fold, leave_one_context_out
+from cfmvc_scvi.benchmark.model import cfmvc_predictor, cfmvc_predictors
 from cfmvc_scvi.benchmark.score import (
     CEILING,
     GroupScore,
@@ -41,6 +42,8 @@ __all__ = [
     "Predictor",
     "TrainingCells",
     "baseline_predictor",
+    "cfmvc_predictor",
+    "cfmvc_predictors",
     "draw_cells",
     "evaluate",
     "leave_one_context_out",

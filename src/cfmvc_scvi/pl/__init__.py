@@ -1,0 +1,11 @@
+"""Figures of results, the scanpy way: each function draws arrays or tables and returns the axes; none sees a model."""
+
+from __future__ import annotations
+
+from cfmvc_scvi.pl.benchmark import METRICS, Metric, benchmark
+from cfmvc_scvi.pl.delta import delta
+from cfmvc_scvi.pl.distributions import distributions
+from cfmvc_scvi.pl.embedding import embedding
+from cfmvc_scvi.pl.history import history
+
+__all__ = ["METRICS", "Metric", "benchmark", "delta", "distributions", "embedding", "history"]

@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+import pytest
+
+from cfmvc_scvi import __version__
+
+COMMANDS = ("demo", "train", "predict", "evaluate", "info")
+
+
+def test_commands_are_listed(run):
+    result = run("--help")
+    assert result.exit_code == 0
+    assert all(f" {name} " in result.output for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.output
+    assert "--help" in result.output
+
+
+def test_version(run):
+    assert run("--version").output.strip() == __version__
+
+
+def test_help_loads_neither_torch_nor_scvi():
+    code = (
+        "import sys; from cfmvc_scvi.cli import main; sys.argv = ['cfmvc-scvi', 'train', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit(', '.join({'torch', 'scvi', 'scanpy', 'matplotlib', 'pandas'} & set(sys.modules)) or None)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"loaded: {result.stderr}"
