@@ -1,0 +1,93 @@
+"""Pairs of stage 3: control and perturbed cells coupled within a minibatch, with the gradient of their latents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
+from cfmvc_scvi.flow import optimal_coupling
+
+__all__ = ["MinibatchCoupler"]
+
+
+@dataclass(frozen=True)
+class MinibatchCoupler:
+    """Couples the cells of a minibatch of counts by optimal transport within each (condition, context).
+
+    Attributes
+    ----------
+    context_of
+        `(labels, samples)` context code of each pair of codes, -1 where unseen.
+    context_features
+        `(contexts, features)`.
+    designs
+        `(conditions, perturbations)`; row 0 is zero.
+    offsets
+        `(conditions, contexts, dims)` moving frame, held fixed.
+    source
+        ``"control"`` or ``"noise"``.
+    rng
+        Generator of the coupling.
+    """
+
+    context_of: np.ndarray
+    context_features: np.ndarray
+    designs: np.ndarray
+    offsets: np.ndarray
+    source: str
+    rng: Generator
+
+    def __call__(self, batch: dict[str, Tensor], u: Tensor) -> dict[str, Tensor] | None:
+        """Return coupled pairs of the minibatch, or None where it holds none.
+
+        Parameters
+        ----------
+        batch
+            A minibatch of the registered data.
+        u
+            `(cells, dims)` latents in the flow's coordinates, with gradient.
+        """
+        condition, context = self._codes(batch)
+        source, target = (np.arange(len(u)),) * 2 if self.source == "noise" else self._couple(u, condition, context)
+        if not len(target):
+            return None
+        kind, place = condition[target], context[target]
+        offset = u.new_tensor(self.offsets[kind, place])
+        if self.source == "noise":
+            z_0, z_1 = torch.randn_like(u), u - offset
+        else:
+            z_0, z_1 = u[source] + offset, u[target]
+        return {
+            "z_0": z_0,
+            "z_1": z_1,
+            "design": u.new_tensor(self.designs[kind]),
+            "context": u.new_tensor(self.context_features[place]),
+        }
+
+    def _codes(self, batch: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        design = batch[CFMVC_REGISTRY_KEYS.PERTURBATION_KEY].cpu().numpy()
+        condition = np.abs(design[:, None] - self.designs[None]).sum(-1).argmin(1)
+        labels, samples = (_column(batch, key) for key in ("labels", CFMVC_REGISTRY_KEYS.SAMPLE_KEY))
+        return condition, self.context_of[labels, samples]
+
+    def _couple(self, u: Tensor, condition: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        position, sources, targets = u.detach().cpu().numpy(), [], []
+        for kind, place in np.unique(np.column_stack([condition, context])[condition > 0], axis=0):
+            control = np.flatnonzero((condition == 0) & (context == place))
+            perturbed = np.flatnonzero((condition == kind) & (context == place))
+            if len(control):
+                start = position[control] + self.offsets[kind, place]
+                i, j = optimal_coupling(start, position[perturbed], self.rng, max_cells=len(position))
+                sources.append(control[i])
+                targets.append(perturbed[j])
+        empty = np.empty(0, dtype=int)
+        return np.concatenate([empty, *sources]), np.concatenate([empty, *targets])
+
+
+def _column(batch: dict[str, Tensor], key: str) -> np.ndarray:
+    return batch[key].long().flatten().cpu().numpy()

@@ -1,0 +1,279 @@
+"""Training plans: one objective and one optimiser each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from scvi import REGISTRY_KEYS
+from scvi.train import TrainingPlan
+from torch import Tensor
+
+from cfmvc_scvi.errors import NonFiniteError
+from cfmvc_scvi.module import CFMVCModule, flow_matching_loss
+from cfmvc_scvi.train.stages import Stage
+
+__all__ = ["FlowPlan", "JointPlan", "RepresentationPlan"]
+
+
+class _FiniteGuard(pl.LightningModule):
+    """Raises in the step in which a loss, gradient or weight is no longer a finite number."""
+
+    module: CFMVCModule
+    stage: Stage
+    options: str  # the argument of `train` with the options of the plan
+
+    def check(self, **terms: Tensor) -> None:
+        """Raise at the first loss term that is NaN or infinite."""
+        for name, value in terms.items():
+            if not torch.isfinite(value):
+                raise self.error(f"{name} became {value.item()}")
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Check the gradients, but for float16, where lightning's scaler expects and skips infinite ones."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if gradients and self.trainer.precision != "16-mixed":
+            largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
+            if not torch.isfinite(largest):
+                raise self.error(f"gradient became {largest.item()}")
+
+    def on_train_epoch_end(self) -> None:
+        """Check the weights, also those that no loss depends on."""
+        super().on_train_epoch_end()
+        if self._first_bad(self.module.named_parameters()):
+            raise self.error("weights became NaN or infinite")
+
+    def on_validation_end(self) -> None:
+        """Check the validation loss: early stopping would take NaN for a reason to end the training well."""
+        super().on_validation_end()
+        value = self.trainer.callback_metrics.get("validation_loss")
+        if value is not None:
+            self.check(validation_loss=value)
+
+    @staticmethod
+    def _first_bad(tensors: Iterable[tuple[str, Tensor | None]]) -> str | None:
+        return next((name for name, value in tensors if value is not None and not torch.isfinite(value).all()), None)
+
+    @contextmanager
+    def explained(self, batch: dict[str, Tensor]) -> Iterator[None]:
+        """Say what is wrong where torch refuses the parameters of a distribution, which would print all of them."""
+        try:
+            yield
+        except ValueError:
+            if not torch.isfinite(batch[REGISTRY_KEYS.X_KEY]).all():
+                raise self.error("counts of a minibatch are NaN or infinite") from None
+            if self._first_bad(self.module.named_parameters()):
+                raise self.error("latents became NaN or infinite") from None
+            raise
+
+    def error(self, what: str) -> NonFiniteError:
+        """Return the error, with the place in training and the first bad weight or gradient."""
+        parameters = list(self.module.named_parameters())
+        weight = self._first_bad(parameters)
+        gradient = self._first_bad((name, parameter.grad) for name, parameter in parameters)
+        where = f" First bad weight: {weight}." if weight else f" First bad gradient: {gradient}." if gradient else ""
+        saved = [
+            path for hook in getattr(self.trainer, "callbacks", []) if (path := getattr(hook, "best_model_path", ""))
+        ]
+        checkpoint = f" Last good checkpoint: {saved[-1]}." if saved else ""
+        return NonFiniteError(
+            f"The {what} in stage '{self.stage}', epoch {self.current_epoch}, step {self.global_step}."
+            f"{where}{checkpoint} Check the counts for extreme values, then try a lower learning rate "
+            f"({self.options}={{'lr': ...}}) or gradient_clip_val=1.0."
+        )
+
+
+class RepresentationPlan(_FiniteGuard, TrainingPlan):
+    """Stage 1: scvi's plan for the VAE, in train mode also when a model is trained again.
+
+    Parameters
+    ----------
+    module
+        The module.
+    **kwargs
+        Passed to :class:`scvi.train.TrainingPlan`.
+    """
+
+    stage: Stage = "representation"
+    options = "plan_kwargs"
+
+    def __init__(self, module: CFMVCModule, **kwargs: Any) -> None:
+        if "fused_optimizer" in inspect.signature(TrainingPlan).parameters:
+            # a fused optimizer refuses gradient clipping under mixed precision
+            kwargs.setdefault("fused_optimizer", False)
+        super().__init__(module, **kwargs)
+
+    def on_fit_start(self) -> None:
+        """Put the module in train mode: scvi leaves a model that was trained before in eval mode."""
+        self.module.train()
+
+    def on_train_epoch_start(self) -> None:
+        """Put the module in train mode, whatever a callback did to it."""
+        self.module.train()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return scvi's loss of the minibatch."""
+        with self.explained(batch):
+            loss = cast(Tensor, super().training_step(batch, batch_idx))
+        self.check(loss=loss.detach())
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log scvi's validation metrics."""
+        with self.explained(batch):
+            super().validation_step(batch, batch_idx)
+
+
+class FlowPlan(_FiniteGuard):
+    """Stage 2: conditional flow matching over cached latents; only the flow is registered, the VAE is out of reach.
+
+    Parameters
+    ----------
+    module
+        The module whose `flow` is fitted.
+    lr
+        Peak learning rate; it decays to zero along a cosine over the planned steps.
+    weight_decay
+        Weight decay of AdamW.
+    optimizer_creator
+        Called with the parameters instead of AdamW.
+
+    Raises
+    ------
+    DataError
+        If the module has no flow.
+    """
+
+    stage: Stage = "flow"
+    options = "flow_plan_kwargs"
+
+    def __init__(
+        self,
+        module: CFMVCModule,
+        *,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-3,
+        optimizer_creator: Callable[..., torch.optim.Optimizer] | None = None,
+    ) -> None:
+        super().__init__()
+        self.flow = module.velocity
+        # hidden from nn.Module: checkpoints and runners ask for it, optimisers and DDP must not find it
+        object.__setattr__(self, "module", module)
+        self.lr, self.weight_decay, self.optimizer_creator = lr, weight_decay, optimizer_creator
+        self.n_obs_training = self.n_obs_validation = None
+
+    @property
+    def use_sync_dist(self) -> bool:
+        """Whether logged values are averaged over processes."""
+        return isinstance(self.trainer.strategy, DDPStrategy)
+
+    def on_fit_start(self) -> None:
+        """Put the flow, and nothing else, in train mode."""
+        self.flow.train()
+
+    def on_train_epoch_start(self) -> None:
+        """Put the flow, and nothing else, in train mode, whatever a callback did to it."""
+        self.flow.train()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the flow matching loss of coupled pairs, at path times drawn uniformly."""
+        pairs = {key: value.detach() for key, value in batch.items()}
+        loss = flow_matching_loss(self.flow, pairs, torch.rand(len(pairs["z_0"]), device=pairs["z_0"].device))
+        self.check(flow_loss=loss.detach())
+        self._log("train", loss, len(pairs["z_0"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log the loss of the validation pairs at evenly spaced path times."""
+        n_pairs = len(batch["z_0"])
+        time = (torch.arange(n_pairs, device=batch["z_0"].device) + 0.5) / n_pairs
+        self._log("validation", flow_matching_loss(self.flow, batch, time), n_pairs)
+
+    def _log(self, mode: str, loss: Tensor, n_pairs: int) -> None:
+        first = "train_loss" if mode == "train" else "validation_loss"
+        for name, shown in ((first, True), (f"flow_loss_{mode}", False)):
+            self.log(
+                name,
+                loss,
+                prog_bar=shown,
+                on_step=False,
+                on_epoch=True,
+                batch_size=n_pairs,
+                sync_dist=self.use_sync_dist,
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with a cosine decay over the planned steps."""
+        if self.optimizer_creator is not None:
+            return self.optimizer_creator(self.flow.parameters())
+        optimizer = torch.optim.AdamW(self.flow.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        n_steps = max(1, int(self.trainer.estimated_stepping_batches))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class JointPlan(RepresentationPlan):
+    r"""Stage 3: :math:`L_1 + \lambda L_2` with the latents not detached, so that the flow also shapes the VAE.
+
+    Pairs are coupled within the minibatch.
+
+    Parameters
+    ----------
+    module
+        The module.
+    couple
+        Maps a minibatch and its latents u to coupled pairs (`train.joint.MinibatchCoupler`); None where it holds none.
+    lr
+        Learning rate; small, since both parts are already fitted.
+    flow_weight
+        :math:`\lambda`.
+    **kwargs
+        Passed to :class:`scvi.train.TrainingPlan`.
+    """
+
+    stage: Stage = "joint"
+    options = "joint_plan_kwargs"
+
+    def __init__(
+        self,
+        module: CFMVCModule,
+        *,
+        couple: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor] | None],
+        lr: float = 1e-4,
+        flow_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module, lr=lr, **kwargs)
+        self.couple, self.flow_weight = couple, flow_weight
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the joint loss of the minibatch."""
+        loss, flow_loss = super().training_step(batch, batch_idx), self._flow_loss(batch)
+        if flow_loss is None:
+            return loss
+        self.check(flow_loss=flow_loss.detach())
+        self.log("flow_loss_train", flow_loss, on_step=False, on_epoch=True, batch_size=len(batch["X"]))
+        return loss + self.flow_weight * flow_loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Log scvi's validation metrics and the flow's loss."""
+        super().validation_step(batch, batch_idx)
+        flow_loss = self._flow_loss(batch, at_random=False)
+        if flow_loss is not None:
+            self.log("flow_loss_validation", flow_loss, on_step=False, on_epoch=True, batch_size=len(batch["X"]))
+
+    def _flow_loss(self, batch: dict[str, Tensor], at_random: bool = True) -> Tensor | None:
+        posterior = self.module.inference(**self.module._get_inference_input(batch))["qz"]
+        pairs = self.couple(batch, self.module.standardise(posterior.loc[:, : self.module.n_intrinsic]))
+        if pairs is None:
+            return None
+        n_pairs, device = len(pairs["z_0"]), pairs["z_0"].device
+        time = (
+            torch.rand(n_pairs, device=device) if at_random else (torch.arange(n_pairs, device=device) + 0.5) / n_pairs
+        )
+        return flow_matching_loss(self.module.velocity, pairs, time)
