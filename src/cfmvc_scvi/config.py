@@ -52,9 +52,9 @@ class ObservationConfig:
     dispersion_prior: float = 5.0
     dispersion_prior_weight: float = 0.02
     dispersion_bounds: tuple[float, float] = (0.3, 50.0)
-    match_iterations: int = 60
+    match_iterations: int = 100
     match_tolerance: float = 1e-3
-    match_depth_change: float = 0.7
+    match_depth_change: float = 1.0
     depth_levels: int = 20
     largest_profile: float = 10.0
 

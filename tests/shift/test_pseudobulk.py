@@ -116,3 +116,11 @@ def test_parts_of_different_genes_are_refused() -> None:
         PseudoBulk.concatenate([small, large])
     with pytest.raises(DataError, match="at least one"):
         PseudoBulk.concatenate([])
+
+
+def test_counts_with_unsorted_indices_are_left_alone():
+    counts = sp.csr_matrix(np.array([[1.0, 2.0, 3.0], [0.0, 4.0, 5.0]], dtype=np.float32))
+    unsorted = sp.csr_matrix((counts.data[[2, 0, 1, 4, 3]], counts.indices[[2, 0, 1, 4, 3]], counts.indptr), (2, 3))
+    expected = pseudo_bulk(counts, np.zeros(2, dtype=int), 1)
+    np.testing.assert_array_equal(pseudo_bulk(unsorted, np.zeros(2, dtype=int), 1).log_mean, expected.log_mean)
+    np.testing.assert_array_equal(unsorted.toarray(), counts.toarray())

@@ -103,7 +103,7 @@ def pseudo_bulk(counts: Any, groups: ArrayLike, n_groups: int) -> PseudoBulk:
     Cost: one pass over the non-zeros and `n_groups` x genes. The trend follows limma-trend (Law et al. 2014, Genome
     Biol 15:R29).
     """
-    matrix = sp.csr_matrix(counts, dtype=np.float64)
+    matrix = sp.csr_matrix(counts, dtype=np.float64, copy=True)  # scipy sorts indices in place, also shared ones
     index = np.asarray(groups)
     _check_groups(matrix, index, n_groups)
     n = np.bincount(index, minlength=n_groups)

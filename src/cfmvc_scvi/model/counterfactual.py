@@ -1,0 +1,375 @@
+"""Public questions to a trained model: counterfactuals of cells, new cells of a condition, effects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+
+from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
+from cfmvc_scvi.config import SolverConfig
+from cfmvc_scvi.data import check_counts, check_names, check_obsm
+from cfmvc_scvi.errors import DataError, UnsupportedError
+from cfmvc_scvi.model._base import ModelPart
+from cfmvc_scvi.model.answer import (
+    check_target,
+    condition_columns,
+    provenance,
+    stacked,
+    virtual_cells,
+    with_matrix,
+    write_back,
+)
+from cfmvc_scvi.model.cells import CellBatch, Group, module_tensors
+from cfmvc_scvi.model.engine import Engine
+from cfmvc_scvi.model.plan import Observation
+from cfmvc_scvi.model.question import (
+    Change,
+    asked_contexts,
+    asked_design,
+    asked_indices,
+    category_code,
+    check_output,
+    level_of,
+    levels,
+)
+from cfmvc_scvi.model.reference import Level
+from cfmvc_scvi.model.virtual import VirtualCells
+from cfmvc_scvi.observe import cell_choice
+
+__all__ = ["CounterfactualMixin", "Output"]
+
+Output: TypeAlias = Literal["counts", "rate", "normalized", "latent"]
+_PREDICTION_BATCH = 1024
+
+
+class CounterfactualMixin(ModelPart):
+    """`predict_counterfactual`, `sample_cells` and `get_effect` of `CFMVC`."""
+
+    @torch.inference_mode()
+    def predict_counterfactual(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        perturbation: str | None = None,
+        dose: float | None = None,
+        labels: str | None = None,
+        batch: str | None = None,
+        output: Output = "counts",
+        n_samples: int = 1,
+        seed: int | None = None,
+        batch_size: int | None = None,
+        key_added: str | None = None,
+        guidance_scale: float = 1.0,
+        heterogeneity: float = 1.0,
+        solver: SolverConfig | None = None,
+    ) -> AnnData:
+        """Predict what these very cells would look like under another condition.
+
+        Abduction: the latent of the cell, and the noise of its counts. Action: the condition asked for; what is not
+        named stays as it is. Prediction: the flow moves the latent, and the cell's own counts are thinned or added
+        to, so that the mean log1p CP10k of the context's reference cells meets the empirical-Bayes level of the
+        condition. A cell asked for under its own condition comes back as it is, its counts bit for bit.
+
+        Parameters
+        ----------
+        adata
+            Cells to ask about, with the registered columns; None is the training data. Genes are matched by name.
+        indices
+            Positions of cells of `adata` to ask about, or a mask; None is all.
+        perturbation
+            Perturbation or combination (``'A+B'``), or the control category; None keeps each cell's own.
+        dose
+            Dose of each part of the perturbation, in the unit of the data; None is 1, or each cell's own without
+            `perturbation`.
+        labels
+            Cell type to turn the cells into.
+        batch
+            Batch to measure the cells in.
+        output
+            ``"counts"``: integer counts coupled to the cell's own; ``"rate"``: expected counts at the cell's depth;
+            ``"normalized"``: expected counts per 10,000; ``"latent"``: only latents, X is None.
+        n_samples
+            Draws per cell of the observation noise; draws after the first have names ending in ``-1``, ``-2``, ...
+        seed
+            Seed of the observation noise; the same seed gives the same counts, whatever the order or subset of the
+            cells (with `spatial_key` a cell's neighbours must stay in `adata`; choose by `indices`). None draws one,
+            which the result records.
+        batch_size
+            Cells decoded at a time; it changes nothing else.
+        key_added
+            Also write the result into the data given: `layers[key]`, `obsm["X_" + key]` and `uns[key]`; NaN (zero
+            counts) for cells not asked about.
+        guidance_scale
+            Strength of the flow's effect; 1 is off.
+        heterogeneity
+            Share, in [0, 1], of the flow's differences between the cells of a context that goes into their rates. 0
+            is the empirical-Bayes mean and the coupling alone; 1 trusts the flow fully, best for single cells where
+            responders and non-responders are expected.
+        solver
+            Method and steps of the ODE; None is five midpoint steps.
+
+        Returns
+        -------
+        The counterfactual cells, with the names of the cells asked about and the genes of the model. ``obs``: that of
+        the source cells, ``source_condition``, ``target_condition``, ``source_context``, ``target_context``, with
+        `n_samples` > 1 also ``draw``. ``obsm``: ``X_cfmvc`` (observed) and ``X_cfmvc_counterfactual``, intrinsic
+        latents. ``var``: that of the source. ``uns["cfmvc"]``: provenance, with the solver's status and how many of
+        the groups asked for were never seen (``n_conditions_unseen``) or lie beyond the doses seen
+        (``n_conditions_extrapolated``).
+
+        Raises
+        ------
+        NotTrainedError
+            If the flow is not trained.
+        UnknownConditionError
+            If a perturbation, cell type, batch or context is unknown, or a context has no control cells.
+        DataError
+            If an argument is out of range, or the cells cannot be used; the message says why.
+        NonFiniteError
+            If the ODE leaves the finite numbers.
+        """
+        self._require_flow()
+        check_output(output)
+        if not 0 <= heterogeneity <= 1:
+            raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
+        if n_samples < 1 or (n_samples > 1 and (key_added is not None or output != "counts")):
+            raise DataError(
+                f"n_samples is {n_samples}; more than one draw goes with output='counts' and without key_added."
+            )
+        given = self._rna(self.adata if adata is None else adata) if key_added is not None else None
+        if given is not None:
+            check_target(given, self._var_names)
+        data = self._query(adata)
+        chosen = asked_indices(indices, data)
+        seed = _seed(seed)
+        engine = self._engine(guidance_scale, solver)
+        observations = [Observation(engine, heterogeneity, seed, draw) for draw in range(n_samples)]
+        change = Change(self, perturbation, dose, labels, batch)
+        cells = self._cells(engine, data, chosen, change, batch_size or _PREDICTION_BATCH)
+        result, seen = self._predicted(data, chosen, cells, observations, output)
+        arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
+        more = {"n_samples": n_samples, "seed": seed, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
+        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
+        if given is not None and key_added is not None:
+            write_back(given, result, chosen, key_added)
+        return result
+
+    @torch.inference_mode()
+    def sample_cells(
+        self,
+        perturbation: str,
+        *,
+        n_cells: int,
+        labels: str | None = None,
+        sample: str | None = None,
+        batch: str | None = None,
+        dose: float | None = None,
+        output: Output = "counts",
+        seed: int | None = None,
+    ) -> AnnData:
+        r"""Draw new, virtual cells of a condition.
+
+        Each has the depth, the batch and the technical latent of a random control cell of its context. Its intrinsic
+        latent grows along the flow out of a posterior draw of that cell (``source="control"``) or out of Gaussian
+        noise (``source="noise"``). Its counts are
+
+        .. math:: x_{ig} \sim NB(l_i \, r_g K_{ig} / 10^4, \theta_g)
+
+        with K the decoded share of gene g in the cell relative to the mean of the group, and gene rates r at which
+        the mean log1p CP10k of such cells meets the empirical-Bayes level of the condition in the context. The noise
+        of the genes is independent given the latent.
+
+        Parameters
+        ----------
+        perturbation
+            Perturbation, combination (``'A+B'``) or the control category.
+        n_cells
+            How many.
+        labels, sample
+            Cell type, and biological sample, of the cells; None draws contexts as frequent as among the control cells
+            of training.
+        batch
+            Batch of the cells; None is that of each one's control cell.
+        dose
+            Dose of each part of the perturbation, in the unit of the data; None is 1.
+        output
+            ``"counts"``, ``"rate"`` (expected counts at the cell's depth), ``"normalized"`` (expected counts per
+            10,000) or ``"latent"`` (X is None).
+        seed
+            The same seed gives the same cells; of a larger `n_cells`, the first are those of a smaller one. None draws
+            one, which the result records.
+
+        Returns
+        -------
+        The cells, named ``virtual_<seed>_<number>``, with the genes of the model. ``obs``: ``target_condition``,
+        ``target_context``, ``reference_cell`` (whose depth and technical state it has), and the registered columns of
+        perturbation, dose, label, sample and batch. ``obsm["X_cfmvc_counterfactual"]``: intrinsic latents.
+        ``uns["cfmvc"]``: provenance as of `predict_counterfactual`.
+
+        Raises
+        ------
+        NotTrainedError
+            If the flow is not trained.
+        UnknownConditionError
+            If a perturbation, cell type, sample or batch is unknown, or has no control cells.
+        DataError
+            If an argument is out of range.
+        NonFiniteError
+            If the ODE leaves the finite numbers.
+        """
+        self._require_flow()
+        check_output(output)
+        if n_cells < 1:
+            raise DataError(f"n_cells is {n_cells}; ask for at least one.")
+        design = tuple(map(float, asked_design(self, perturbation, dose)))
+        contexts = asked_contexts(self, labels, sample)
+        code = -1 if batch is None else category_code(self, REGISTRY_KEYS.BATCH_KEY, batch)
+        groups = {int(context): Group(design, int(context), code) for context in contexts}
+        seen = {group: level_of(self, group) for group in groups.values()}
+        seed = _seed(seed)
+        engine = self._engine(1.0, None)
+        names = np.array([f"virtual_{seed}_{number}" for number in range(n_cells)])
+        frequency = [self._reference.bulk.n_cells[self._reference.group(0, context)] for context in groups]
+        context = contexts[cell_choice(seed, names.tolist(), frequency, "context")]
+        virtual = VirtualCells(Observation(engine, 1.0, seed))
+        result = virtual_cells(self, virtual, names, [groups[int(number)] for number in context], output)
+        arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "sample": sample, "batch": batch}
+        more = {"n_cells": n_cells, "output": output, "seed": seed}
+        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
+        return result
+
+    def get_effect(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
+        """Return the expected effect of a perturbation on each gene in each context with control cells.
+
+        Parameters
+        ----------
+        perturbation
+            Perturbation or combination.
+        dose
+            Dose of each part; None is 1.
+
+        Returns
+        -------
+        Columns ``context``, ``gene``, ``control`` and ``delta`` (mean log1p CP10k), ``sd`` (posterior), ``observed``
+        (whether the context was seen under the perturbation); sorted by context and decreasing |delta|.
+
+        Raises
+        ------
+        NotTrainedError
+            If the representation is not trained.
+        UnknownConditionError
+            If the perturbation is unknown.
+        DataError
+            If the dose cannot be used, or the model has no perturbations.
+        """
+        self._require("representation")
+        design = tuple(map(float, asked_design(self, perturbation, dose)))
+        frames = []
+        for context in self._reference.control_contexts:
+            group = Group(design, int(context))
+            level, base = level_of(self, group), level_of(self, group.control())
+            columns = {
+                "control": base.mean,
+                "delta": level.mean - base.mean,
+                "sd": level.sd,
+                "observed": level.observed,
+            }
+            frame = pd.DataFrame(
+                {"context": self._reference.contexts.names[context], "gene": self._var_names, **columns}
+            )
+            frames.append(frame.sort_values("delta", key=abs, ascending=False))
+        return pd.concat(frames, ignore_index=True)
+
+    def _require_flow(self) -> None:
+        """Refuse models that cannot predict: without perturbations, untrained, or without counts."""
+        if self.vocabulary is None:
+            raise DataError("The model has no perturbations; pass perturbation_key= to setup_anndata and train again.")
+        self._require("representation", "flow")
+        if self.minified_data_type is not None:
+            raise UnsupportedError("The counts of this model's data were minified away; predict with the full data.")
+
+    def _engine(self, guidance_scale: float, solver: SolverConfig | None) -> Engine:
+        flow_coordinates = self._in_flow_coordinates
+        return Engine(
+            self.module, self._reference, self.source_, flow_coordinates, solver or SolverConfig(), guidance_scale
+        )
+
+    def _query(self, adata: AnnData | None) -> Any:
+        """Return validated cells; those that training has not seen are checked as setup does."""
+        data = self._validate_anndata(adata)
+        if adata is None or adata is self.adata:
+            return data
+        rna, layer = self._rna(data), self._setup_argument("layer") or self._setup_argument("rna_layer")
+        check_names(rna)
+        check_counts(rna, layer, training=False, allow_non_integer=bool(self._setup_argument("allow_non_integer")))
+        if self._setup_argument("spatial_key") is not None:
+            key = self._setup_argument("spatial_key")
+            state = self._state(CFMVC_REGISTRY_KEYS.SPATIAL_KEY)
+            check_obsm(data, key, state.get("n_obs", None))
+        return data
+
+    def _cells(
+        self, engine: Engine, data: Any, chosen: np.ndarray, change: Change, batch_size: int
+    ) -> Iterator[CellBatch]:
+        """Iterate over the cells asked about in minibatches."""
+        niche = self._query_niche(data, self.get_anndata_manager(data, required=True))
+        names = np.asarray(self._rna(data).obs_names, dtype=str)
+        start = 0
+        for tensors in self._make_data_loader(data, indices=chosen, batch_size=batch_size):
+            rows = chosen[start : start + len(tensors[REGISTRY_KEYS.X_KEY])]
+            start += len(rows)
+            counts = sp.csr_matrix(tensors[REGISTRY_KEYS.X_KEY].cpu().numpy())
+            own, wanted = change(tensors)
+            tensors = module_tensors(tensors, engine.device, engine.dtype)
+            yield CellBatch(tensors, counts, names[rows], own, wanted, None if niche is None else niche[rows])
+
+    def _predicted(
+        self,
+        data: Any,
+        chosen: np.ndarray,
+        minibatches: Iterator[CellBatch],
+        observations: list[Observation],
+        output: Output,
+    ) -> tuple[AnnData, dict[Group, Level]]:
+        blocks: list[list[Any]] = [[] for _ in observations]
+        latents, own, wanted = [], [], []
+        seen: dict[Group, Level] = {}
+        for cells in minibatches:
+            seen |= levels(self, cells)
+            observed, moved = observations[0].engine.latents(cells)
+            latents.append(torch.stack([observed, moved])[:, :, : self.module.n_intrinsic].float().cpu().numpy())
+            own += [cells.own.kinds[code] for code in cells.own.code]
+            wanted += [cells.wanted.kinds[code] for code in cells.wanted.code]
+            if output != "latent":
+                for block, observation in zip(blocks, observations, strict=True):
+                    block.append(observation.matrix(cells, observed, moved, output))
+        obs = data.obs.iloc[chosen]
+        obs = obs[[column for column in obs if not str(column).startswith("_scvi")]]
+        obs = obs.assign(**condition_columns(self, own, "source"), **condition_columns(self, wanted, "target"))
+        stack = sp.vstack if output == "counts" else np.vstack
+        before, after = np.concatenate(latents, axis=1)
+        draws = []
+        for block in blocks:
+            draw = with_matrix(stack(block) if block else None, obs.copy(), self._rna(data).var.copy())
+            draw.obsm["X_cfmvc"], draw.obsm["X_cfmvc_counterfactual"] = before, after
+            draws.append(draw)
+        return stacked(draws), seen
+
+    def _query_niche(self, data: Any, manager: Any) -> np.ndarray | None:
+        if CFMVC_REGISTRY_KEYS.SPATIAL_KEY not in manager.data_registry:
+            return None
+        mean = self.get_latent_representation(data, batch_size=_PREDICTION_BATCH)
+        u = self.module.standardise(torch.as_tensor(mean, device=self.device)).cpu().numpy()
+        return self._niche(manager, u)
+
+
+def _seed(seed: int | None) -> int:
+    return int(np.random.default_rng().integers(2**31)) if seed is None else int(seed)

@@ -1,0 +1,182 @@
+"""What a trained model keeps of its cells: groups, levels, latents in the flow's coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scvi import REGISTRY_KEYS, settings
+from scvi.data import AnnDataManager
+
+from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
+from cfmvc_scvi.config import ReferenceConfig
+from cfmvc_scvi.data import Contexts, condition_table
+from cfmvc_scvi.errors import DataError, NotTrainedError
+from cfmvc_scvi.model._base import ModelPart
+from cfmvc_scvi.model.niche import neighbour_mean
+from cfmvc_scvi.model.reference import Panel, Reference, group_means
+from cfmvc_scvi.train import LatentTable, MinibatchCoupler
+
+__all__ = ["MemoryMixin"]
+
+Splits = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class MemoryMixin(ModelPart):
+    """Groups and latents of the training cells of a `CFMVC`.
+
+    A query model keeps the memory of its reference; cells of conditions or contexts that it does not know have code -1.
+    """
+
+    _reference: Any  # a Reference, or None before training
+
+    def _splits(self) -> Splits:
+        parts = (self.train_indices_, self.validation_indices_, self.test_indices_)
+        empty = np.empty(0, dtype=int)
+        train, validation, test = (empty if part is None else np.asarray(part, dtype=int) for part in parts)
+        return train, validation, test
+
+    def _groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the condition and the context code of each cell in the reference, -1 where it has none."""
+        designs, code = condition_table(self._designs())
+        known = np.array([self._reference.condition(design) for design in designs])
+        labels, samples = self._label_codes()
+        context = self._reference.contexts.encode(labels, samples, unseen="new")
+        return known[code], np.where(context < self._reference.contexts.n_contexts, context, -1)
+
+    def _designs(self) -> np.ndarray:
+        return np.asarray(self.adata_manager.get_from_registry(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY))
+
+    def _label_codes(self) -> tuple[np.ndarray, np.ndarray | None]:
+        get = self.adata_manager.get_from_registry
+        return get(REGISTRY_KEYS.LABELS_KEY), get(CFMVC_REGISTRY_KEYS.SAMPLE_KEY) if self._has_samples else None
+
+    def _category_names(self) -> tuple[list[Any], list[Any] | None]:
+        labels, samples = (
+            list(self.get_state_registry(key)["categorical_mapping"])
+            for key in (REGISTRY_KEYS.LABELS_KEY, CFMVC_REGISTRY_KEYS.SAMPLE_KEY)
+        )
+        return labels, samples if self._has_samples else None
+
+    def _contexts(self) -> Contexts:
+        (labels, samples), (label_names, sample_names) = self._label_codes(), self._category_names()
+        return Contexts.from_codes(labels, label_names, samples, sample_names)
+
+    def _adopt_reference(self) -> None:
+        """Keep the memory of the reference in a query model, with names for the query's categories; else drop it."""
+        if not self.is_query_ or self._reference is None:
+            self._reference = None
+            return
+        none = np.empty(0, dtype=int)
+        names = self._category_names()
+        contexts = self._reference.contexts.extend(none, none if self._has_samples else None, *names)
+        self._reference = replace(self._reference, contexts=contexts)
+
+    def _remember(self) -> None:
+        """Summarise the training and validation cells, for everything that is estimated without a network."""
+        if self.module.flow is None or self.is_query_:
+            return
+        cells, contexts = np.sort(np.concatenate(self._splits()[:2])), self._contexts()
+        designs, condition = condition_table(self._designs()[cells])
+        context = contexts.encode(*self._label_codes())[cells]
+        get = self.adata_manager.get_from_registry
+        counts = _in_memory(get(REGISTRY_KEYS.X_KEY), cells)
+        keys = set(self.adata_manager.data_registry) - {REGISTRY_KEYS.X_KEY, CFMVC_REGISTRY_KEYS.PERTURBATION_KEY}
+        tensors = {key: _columns(get(key))[cells] for key in sorted(keys)}
+        names = np.asarray(self._rna(self.adata).obs_names, dtype=str)[cells]
+        everything = Panel(counts, tensors, names, condition, context, cells)
+        rng = np.random.default_rng(settings.seed)
+        self._reference = Reference.build(everything, designs, contexts, ReferenceConfig(), rng)
+        self._remember_latents()
+
+    @torch.inference_mode()
+    def _remember_latents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Encode all cells once; store the standardisation, the mean latent of each group and the niche.
+
+        Returns
+        -------
+        Mean, variance and niche of all cells in the flow's coordinates.
+        """
+        mean, variance = super().get_latent_representation(return_dist=True, batch_size=2048)
+        n = self.module.n_intrinsic
+        mean, variance = mean[:, :n], variance[:, :n]
+        cells = np.concatenate(self._splits()[:2])
+        if not self.is_query_:
+            self.module.fit_standardisation(torch.as_tensor(mean[cells], device=self.module.device))
+        location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
+        u, variance = (mean - location) / scale, variance / scale**2
+        niche = self._niche(self.adata_manager, u)
+        if not self.is_query_:
+            condition, context = self._groups()
+            means = group_means(mean[cells].astype(float), self._reference, condition[cells], context[cells])
+            self._reference = self._reference.with_latents(means, niche)
+        return u, variance, niche
+
+    def _latent_table(self) -> LatentTable:
+        if self._reference is None:
+            raise NotTrainedError("The flow needs the latents of a trained representation; run train() first.")
+        mean, variance, niche = self._remember_latents()
+        condition, context = self._groups()
+        location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
+        return LatentTable(
+            mean=mean.astype(np.float32),
+            variance=variance.astype(np.float32),
+            condition=condition,
+            context=context,
+            batch=np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).reshape(-1),
+            designs=self._reference.designs,
+            context_features=(self._reference.context_features() - location) / scale,
+            offsets=self._offsets(),
+            niche=niche,
+        )
+
+    def _offsets(self) -> np.ndarray:
+        """Return the moving frame of each (condition, context) in the flow's coordinates."""
+        frames = np.stack([self._reference.frame(design) for design in self._reference.designs])
+        return self._in_flow_coordinates(frames)
+
+    def _in_flow_coordinates(self, frames: np.ndarray) -> np.ndarray:
+        """Return frames `(..., contexts, dims)` as shifts (source control) or as centres (source noise)."""
+        location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
+        centre = 0.0 if self.source_ == "control" else self._reference.context_features() - location
+        return ((frames + centre) / scale).astype(np.float32)
+
+    def _niche(self, manager: AnnDataManager, u: np.ndarray) -> np.ndarray | None:
+        """Return the mean latent u of the neighbours of each cell in space; None without space."""
+        if CFMVC_REGISTRY_KEYS.SPATIAL_KEY not in manager.data_registry:
+            return None
+        slices = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).reshape(-1)
+        coordinates = np.asarray(manager.get_from_registry(CFMVC_REGISTRY_KEYS.SPATIAL_KEY))
+        return neighbour_mean(coordinates, u, slices).astype(np.float32)
+
+    def _minibatch_coupler(self) -> MinibatchCoupler:
+        if CFMVC_REGISTRY_KEYS.SPATIAL_KEY in self.adata_manager.data_registry:
+            raise DataError(
+                "Stage 'joint' shuffles cells into minibatches, so it cannot use spatial_key; leave it out."
+            )
+        table, contexts = self._latent_table(), self._reference.contexts
+        shape = (len(contexts.label_names), len(contexts.sample_names or ("",)))
+        context_of = np.full(shape, -1)
+        context_of[list(contexts.label), list(contexts.sample)] = np.arange(contexts.n_contexts)
+        return MinibatchCoupler(
+            context_of,
+            table.context_features,
+            table.designs,
+            table.offsets,
+            self.source_,
+            np.random.default_rng(settings.seed),
+        )
+
+
+def _in_memory(matrix: Any, cells: np.ndarray) -> sp.csr_matrix:
+    chosen = matrix[cells]
+    return sp.csr_matrix(chosen.to_memory() if hasattr(chosen, "to_memory") else chosen, dtype=np.float32)
+
+
+def _columns(values: Any) -> np.ndarray:
+    """Return registered values as a matrix, one row per cell, in the types of a minibatch."""
+    array = np.asarray(values)
+    return array.reshape(len(array), -1).astype(np.int64 if array.dtype.kind in "biu" else np.float32)

@@ -1,0 +1,260 @@
+"""Counterfactual counts: how the counts of one group become those of another, and the counts of new cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cfmvc_scvi.config import ObservationConfig
+from cfmvc_scvi.model.cells import CellBatch, Group
+from cfmvc_scvi.model.engine import Engine
+from cfmvc_scvi.model.reference import Level
+from cfmvc_scvi.observe import (
+    cell_choice,
+    cell_uniforms,
+    couple_counts,
+    expected_rate,
+    match_rates,
+    mean_rate,
+    perturbed_dispersion,
+    randomised_quantiles,
+    relative_profile,
+    residual_dispersion,
+)
+
+__all__ = ["Observation", "Plan", "whole"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the counts of one group become those of another: gene rates in CP10k, and the noise they are realised with.
+
+    Attributes
+    ----------
+    own_rate, rate
+        `(genes,)` before and after.
+    theta
+        `(genes,)` inverse dispersion of what is added.
+    partners, partner_probability
+        Rows of the panel that lend the noise of their counts.
+    mean_fractions
+        Mean decoded shares of the reference cells before and after, None where cells are not told apart.
+    """
+
+    own_rate: Array
+    rate: Array
+    theta: Array
+    partners: NDArray[np.int64]
+    partner_probability: Array
+    mean_fractions: tuple[Array, Array] | None = None
+
+
+@dataclass
+class Observation:
+    """Realises counterfactual latents in counts.
+
+    Goals, dispersions and matched rates are computed once per pair of groups from its reference cells; a cell's own
+    noise comes from a generator keyed by (seed, draw, cell name, gene), so order, batch size and companions change
+    nothing.
+
+    Attributes
+    ----------
+    engine
+        Moves the latents of reference cells.
+    heterogeneity
+        Share of the flow's differences between cells that goes into their rates.
+    seed, draw
+        Key of the noise.
+    config
+        Settings.
+    """
+
+    engine: Engine
+    heterogeneity: float
+    seed: int
+    draw: int = 0
+    config: ObservationConfig = field(default_factory=ObservationConfig)
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def matrix(self, cells: CellBatch, observed: Tensor, moved: Tensor, output: str) -> sp.csr_matrix | Array:
+        """Return counts, expected counts (``"rate"``) or expected counts per 10,000 of the cells, `(cells, genes)`."""
+        if output == "counts":
+            return self.counts(cells, observed, moved)
+        depth = np.asarray(cells.counts.sum(axis=1), dtype=float) / 1e4 if output == "rate" else 1.0
+        return self.rate(cells, observed, moved) * depth
+
+    def counts(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> sp.csr_matrix:
+        """Return coupled counts `(cells, genes)`, CSR; a cell asked for under its own condition keeps its counts."""
+        blocks, order = [], []
+        for own, wanted, rows in cells.pairs():
+            block = cells.counts[rows]
+            if own != wanted:
+                plan, names = self.plan(own, wanted), cells.names[rows]
+                profiles = self._profiles(plan, cells.take(rows), observed[rows], moved[rows])
+                noise = self._uniforms(names, "thinning"), self._superposition(names, plan)
+                block = couple_counts(whole(block), plan.own_rate, plan.rate, plan.theta, *noise, profiles)
+            blocks.append(block)
+            order.append(rows)
+        stacked = sp.vstack(blocks, format="csr")
+        return stacked[np.argsort(np.concatenate(order))]
+
+    def rate(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> Array:
+        """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`."""
+        result = self.engine.fractions(observed, cells.tensors)
+        for own, wanted, rows in cells.pairs():
+            block = result[rows] * self._calibration(own)
+            block *= 1e4 / block.sum(axis=1, keepdims=True)
+            if own != wanted:
+                plan = self.plan(own, wanted)
+                profiles = self._profiles(plan, cells.take(rows), observed[rows], moved[rows])
+                block = expected_rate(block, plan.own_rate, plan.rate, profiles)
+            result[rows] = block
+        return result
+
+    def _calibration(self, own: Group) -> Array:
+        """Return the factor `(genes,)` by which the decoder misses the mean share of a gene in a group of cells."""
+        key = ("calibration", own)
+        if key not in self._cache:
+            group = own if self.engine.is_seen(own) else own.control()
+            cells = self.engine.reference_cells(group, group)
+            decoded = self.engine.fractions(self.engine.encode(cells.tensors), cells.tensors).mean(axis=0)
+            self._cache[key] = mean_rate(whole(cells.counts)) / (1e4 * decoded)
+        return self._cache[key]
+
+    def plan(self, own: Group, wanted: Group) -> Plan:
+        """Return how the counts of `own` become those of `wanted`; computed once.
+
+        A condition that was not seen in its context has no cells to match; its rates are those that its control cells
+        are predicted to have under it.
+        """
+        key = (own, wanted)
+        if key not in self._cache:
+            if self.engine.is_seen(own):
+                self._cache[key] = self._matched(own, wanted)
+            else:
+                before, after = (self.plan(own.control(), group) for group in (own, wanted))
+                means = after.mean_fractions
+                if before.mean_fractions is not None and means is not None:
+                    means = before.mean_fractions[1], means[1]
+                self._cache[key] = replace(after, own_rate=before.rate, mean_fractions=means)
+        return self._cache[key]
+
+    def goal(self, cells: CellBatch, own: Group, wanted: Group) -> Array:
+        """Return the mean log1p CP10k, `(genes,)`, that cells of `own` shall have as `wanted`."""
+        depth = np.maximum(np.asarray(cells.counts.sum(axis=1)).ravel(), 1.0)
+        level = np.asarray((sp.diags(1e4 / depth) @ cells.counts).log1p().mean(axis=0)).ravel()
+        reference = self.engine.reference
+        change = reference.level(wanted.row, wanted.context).mean - reference.level(own.row, own.context).mean
+        return np.maximum(level + change + self._batch_shift(cells, own, wanted), 0.0)
+
+    def noise_of(self, wanted: Group) -> tuple[Array, NDArray[np.int64], Array]:
+        """Return the inverse dispersion of a group, the panel's rows that lend it noise, and their probability."""
+        level = self.engine.reference.level(wanted.row, wanted.context)
+        rows, probability = self._partners(level, wanted)
+        panel = self.engine.reference.panel
+        kinds, code = np.unique(np.column_stack([panel.condition, panel.context])[rows], axis=0, return_inverse=True)
+        code = code.reshape(-1)
+        members = [whole(panel.counts[rows[code == kind]]) for kind in range(len(kinds))]
+        return perturbed_dispersion(members, np.bincount(code, probability), self.config), rows, probability
+
+    def _matched(self, own: Group, wanted: Group) -> Plan:
+        cells = self.engine.reference_cells(own, wanted)
+        counts = whole(cells.counts)
+        own_rate = mean_rate(counts)
+        plan = Plan(own_rate, own_rate, *self.noise_of(wanted))
+        profiles = None
+        if self.heterogeneity > 0:
+            observed, moved = self.engine.latents(cells)
+            shares = (
+                self.engine.fractions(observed, cells.tensors),
+                self.engine.fractions(moved, cells.with_wanted_batch()),
+            )
+            plan = replace(plan, mean_fractions=(shares[0].mean(axis=0), shares[1].mean(axis=0)))
+            profiles = self._relative(plan, shares)
+            plan = replace(plan, theta=residual_dispersion(plan.theta, profiles[1].var(axis=0), self.config))
+        noise = self._uniforms(cells.names, "thinning"), self._superposition(cells.names, plan)
+        goal = self.goal(cells, own, wanted)
+        return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, self.config).rate)
+
+    def _profiles(self, plan: Plan, cells: CellBatch, observed: Tensor, moved: Tensor) -> tuple[Array, Array] | None:
+        """Return the rates of each cell relative to its context's, before and after; None if all are alike."""
+        if plan.mean_fractions is None:
+            return None
+        batch = cells.with_wanted_batch()
+        return self._relative(
+            plan, (self.engine.fractions(observed, cells.tensors), self.engine.fractions(moved, batch))
+        )
+
+    def _relative(self, plan: Plan, shares: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Return shares `(cells, genes)` before and after relative to their means over the reference cells."""
+        assert plan.mean_fractions is not None
+        most = self.config.largest_profile
+        before, after = (
+            relative_profile(share, mean, self.heterogeneity, most)
+            for share, mean in zip(shares, plan.mean_fractions, strict=True)
+        )
+        return before, after
+
+    def _batch_shift(self, cells: CellBatch, own: Group, wanted: Group) -> Array | float:
+        """Return the change of mean log1p CP10k, `(genes,)`, that the decoder makes of another batch."""
+        if own.batch == wanted.batch:
+            return 0.0
+        z, n = self.engine.encode(cells.tensors), self.engine.module.n_intrinsic
+        batch = cells.with_wanted_batch()
+        moved = torch.cat([z[:, :n], self.engine.module.technical_posterior_mean(batch)], dim=1)
+        before, after = self.engine.fractions(z, cells.tensors), self.engine.fractions(moved, batch)
+        return (np.log1p(1e4 * after) - np.log1p(1e4 * before)).mean(axis=0)
+
+    def _partners(self, level: Level, wanted: Group) -> tuple[NDArray[np.int64], Array]:
+        """Return the panel rows that lend their noise to a group, and the probability of each."""
+        reference = self.engine.reference
+        weight = np.zeros(len(reference.panel.names))
+        for condition in level.partner_conditions:
+            share = reference.partner_weights(condition, wanted.context)
+            for context in np.flatnonzero(share):
+                rows = reference.panel.rows(condition, int(context))
+                weight[rows] += share[context] / len(rows)
+        rows = np.flatnonzero(weight)
+        return rows, weight[rows] / weight[rows].sum()
+
+    def _uniforms(self, names: np.ndarray, stream: str) -> Array:
+        n_genes = self.engine.reference.panel.counts.shape[1]
+        return cell_uniforms(self.seed, names.tolist(), n_genes, f"{stream}-{self.draw}")
+
+    def _superposition(self, names: np.ndarray, plan: Plan) -> Array:
+        """Return uniforms `(cells, genes)` with the gene-gene dependence of real cells of the wanted condition."""
+        rows = plan.partners[cell_choice(self.seed, names.tolist(), plan.partner_probability, f"partner-{self.draw}")]
+        panel = self.engine.reference.panel
+        groups = np.column_stack([panel.condition, panel.context])[rows]
+        quantiles = np.empty((len(names), len(plan.theta)))
+        for condition, context in np.unique(groups, axis=0):
+            members, lent = self._lent_quantiles(int(condition), int(context))
+            mine = np.flatnonzero((groups == (condition, context)).all(axis=1))
+            quantiles[mine] = lent[np.searchsorted(members, rows[mine])]
+        return quantiles
+
+    def _lent_quantiles(self, condition: int, context: int) -> tuple[NDArray[np.int64], Array]:
+        key = ("quantiles", condition, context)
+        if key not in self._cache:
+            panel = self.engine.reference.panel
+            rows = panel.rows(condition, context)
+            counts = whole(panel.counts[rows])
+            theta = perturbed_dispersion([counts], np.ones(1), self.config)
+            uniforms = self._uniforms(panel.names[rows], "quantile")
+            self._cache[key] = rows, randomised_quantiles(counts, theta, uniforms)
+        return self._cache[key]
+
+
+def whole(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """Return counts rounded to whole numbers: thinning and superposition know no others (see `allow_non_integer`)."""
+    rounded = counts.copy()
+    rounded.data = np.rint(rounded.data)
+    return rounded

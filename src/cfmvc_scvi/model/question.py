@@ -1,0 +1,203 @@
+"""What is asked of a model: the condition each cell shall have, checked against what the model knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from scvi import REGISTRY_KEYS
+
+from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
+from cfmvc_scvi.data import check_key
+from cfmvc_scvi.errors import DataError, UnknownConditionError
+from cfmvc_scvi.model.cells import CellBatch, Group, Groups
+from cfmvc_scvi.model.reference import Level, Reference
+
+__all__ = [
+    "OUTPUTS",
+    "Change",
+    "asked_contexts",
+    "asked_design",
+    "asked_indices",
+    "category_code",
+    "check_output",
+    "level_of",
+    "levels",
+]
+
+OUTPUTS = ("counts", "rate", "normalized", "latent")
+_KINDS = {REGISTRY_KEYS.LABELS_KEY: "label", REGISTRY_KEYS.BATCH_KEY: "batch", CFMVC_REGISTRY_KEYS.SAMPLE_KEY: "sample"}
+
+
+class Change:
+    """Turns the registered condition of each cell of a minibatch into the one asked for.
+
+    Parameters
+    ----------
+    model
+        A trained CFMVC.
+    perturbation, dose, labels, batch
+        As in `CFMVC.predict_counterfactual`; None stays as it is.
+
+    Raises
+    ------
+    UnknownConditionError
+        If the model does not know one of them.
+    DataError
+        If the dose cannot be used.
+    """
+
+    def __init__(
+        self, model: Any, perturbation: str | None, dose: float | None, labels: str | None, batch: str | None
+    ) -> None:
+        self.contexts, self.has_samples, self.dose = model._reference.contexts, model._has_samples, dose
+        self.design = None if perturbation is None else asked_design(model, perturbation, dose)
+        if perturbation is None and dose is not None:
+            _check_dose(model, dose)
+        self.label = None if labels is None else category_code(model, REGISTRY_KEYS.LABELS_KEY, labels)
+        self.batch = -1 if batch is None else category_code(model, REGISTRY_KEYS.BATCH_KEY, batch)
+
+    def __call__(self, tensors: dict[str, torch.Tensor]) -> tuple[Groups, Groups]:
+        """Return the own and the wanted group of each cell."""
+        design = tensors[CFMVC_REGISTRY_KEYS.PERTURBATION_KEY].cpu().numpy()
+        label = tensors[REGISTRY_KEYS.LABELS_KEY].long().cpu().numpy().ravel()
+        sample = tensors[CFMVC_REGISTRY_KEYS.SAMPLE_KEY].long().cpu().numpy().ravel() if self.has_samples else None
+        own_context = self.contexts.encode(label, sample)
+        context = own_context
+        if self.label is not None:
+            context = self.contexts.encode(np.full_like(label, self.label), sample)
+        wanted_batch = np.full(len(label), self.batch)
+        own_batch = wanted_batch
+        if self.batch >= 0:
+            own_batch = tensors[REGISTRY_KEYS.BATCH_KEY].long().cpu().numpy().ravel()
+        return Groups.of(design, own_context, own_batch), Groups.of(self._wanted(design), context, wanted_batch)
+
+    def _wanted(self, design: np.ndarray) -> np.ndarray:
+        if self.design is not None:
+            return np.tile(self.design, (len(design), 1))
+        return design if self.dose is None else np.where(design > 0, np.float32(self.dose), design)
+
+
+def asked_design(model: Any, perturbation: str, dose: float | None) -> NDArray[np.float32]:
+    """Return the design row `(perturbations,)` of a condition.
+
+    Raises
+    ------
+    UnknownConditionError
+        If the model does not know a part of it.
+    DataError
+        If the dose is not a number >= 0, or the model was trained without doses.
+    """
+    if model.vocabulary is None:
+        raise DataError(
+            "The model was trained without perturbations; pass perturbation_key= to setup_anndata and train."
+        )
+    if dose is not None:
+        _check_dose(model, dose)
+    return model.vocabulary.design(str(perturbation), dose)[0]
+
+
+def category_code(model: Any, key: str, name: str) -> int:
+    """Return the code of a registered category; UnknownConditionError if there is none of this name."""
+    known = [str(value) for value in model.get_state_registry(key)["categorical_mapping"]]
+    check_key(str(name), known, f"the registered {_KINDS[key]} categories")
+    return known.index(str(name))
+
+
+def asked_contexts(model: Any, labels: str | None, sample: str | None) -> NDArray[np.int64]:
+    """Return the codes of the contexts of a label, of a sample, of both, or all that have control cells.
+
+    Raises
+    ------
+    UnknownConditionError
+        If the label, the sample or their combination is unknown or has no control cells.
+    DataError
+        If a sample is asked for and none are registered.
+    """
+    reference: Reference = model._reference
+    contexts = reference.contexts
+    if sample is not None and not model._has_samples:
+        raise DataError("sample= is given, but no samples are registered; pass sample_key= to setup_anndata and train.")
+    chosen = np.ones(contexts.n_contexts, dtype=bool)
+    if labels is not None:
+        chosen &= np.array(contexts.label) == category_code(model, REGISTRY_KEYS.LABELS_KEY, labels)
+    if sample is not None:
+        chosen &= np.array(contexts.sample) == category_code(model, CFMVC_REGISTRY_KEYS.SAMPLE_KEY, sample)
+    codes = np.intersect1d(np.flatnonzero(chosen), reference.control_contexts)
+    if not len(codes):
+        asked = " | ".join(name for name in (labels, sample) if name is not None)
+        known = ", ".join(contexts.names[code] for code in reference.control_contexts[:5])
+        raise UnknownConditionError(
+            f"No control cells of '{asked}' in training, so nothing can be drawn there. Contexts with control cells: "
+            f"{known}{', ...' if len(reference.control_contexts) > 5 else ''}."
+        )
+    return codes
+
+
+def levels(model: Any, cells: CellBatch) -> dict[Group, Level]:
+    """Return the level of each group asked for, of cells that are to change.
+
+    Raises
+    ------
+    UnknownConditionError
+        If a context has no control cells, or a part of a new combination was never seen by itself.
+    """
+    found = {}
+    for own, wanted, _ in cells.pairs():
+        if own != wanted:
+            level_of(model, own)
+            found[wanted] = level_of(model, wanted)
+    return found
+
+
+def level_of(model: Any, group: Group) -> Level:
+    """Return the level of a group; errors as in `levels`."""
+    missing = model._reference.missing_parts(group.row)
+    if missing:
+        name, part = model.vocabulary.names(group.row)[0], model.vocabulary.perturbations[missing[0]]
+        raise UnknownConditionError(
+            f"{name!r} was not seen in training, and neither was {part!r} by itself, so its part in the combination is "
+            f"not known ({len(missing)} such). Train with cells of it alone."
+        )
+    return model._reference.level(group.row, group.context)
+
+
+def asked_indices(indices: Sequence[int] | None, data: AnnData) -> NDArray[np.int64]:
+    """Return the positions of the cells asked about, given as None (all), positions or a mask; DataError if unfit."""
+    if indices is None:
+        return np.arange(data.n_obs)
+    array = np.asarray(indices)
+    if array.dtype == bool and array.shape != (data.n_obs,):
+        raise DataError(f"indices is a mask of shape {array.shape} for {data.n_obs} cells; give one value per cell.")
+    if array.size and array.dtype.kind not in "biu":
+        raise DataError(f"indices has type {array.dtype}; pass positions of cells or a boolean mask.")
+    chosen = np.flatnonzero(array) if array.dtype == bool else array.astype(np.int64).reshape(-1)
+    if len(chosen) == 0:
+        raise DataError("No cells were asked about: indices is empty.")
+    outside = chosen[(chosen < 0) | (chosen >= data.n_obs)]
+    if len(outside):
+        raise DataError(f"{len(outside)} indices are outside 0 .. {data.n_obs - 1}, first {outside[0]}.")
+    if len(np.unique(chosen)) < len(chosen):
+        raise DataError(
+            f"indices names {len(chosen) - len(np.unique(chosen))} cells again; name each once, use n_samples."
+        )
+    return chosen
+
+
+def check_output(output: str) -> None:
+    """Refuse an output that does not exist."""
+    if output not in OUTPUTS:
+        raise DataError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}.")
+
+
+def _check_dose(model: Any, dose: float) -> None:
+    if model._setup_argument("dose_key") is None:
+        raise DataError(
+            f"dose is {dose}, but no doses are registered; pass dose_key= to setup_anndata and train, or leave it."
+        )
+    if not np.isfinite(dose) or dose < 0:
+        raise DataError(f"dose is {dose}; pass a finite number >= 0, in the unit of the data.")

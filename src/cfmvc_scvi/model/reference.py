@@ -1,0 +1,352 @@
+"""What a model remembers of its training data: levels of each group of cells, and a small panel of real cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from cfmvc_scvi.config import EffectConfig, ReferenceConfig
+from cfmvc_scvi.data import Contexts
+from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
+from cfmvc_scvi.shift import (
+    EffectGoal,
+    PseudoBulk,
+    additive_goal,
+    effect_goal,
+    interpolate_dose,
+    latent_shift,
+    pseudo_bulk,
+)
+
+__all__ = ["Level", "Panel", "Reference"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Training cells kept for prediction: reference cells of each (condition, context), and partners for their noise.
+
+    Attributes
+    ----------
+    counts
+        `(cells, genes)` CSR counts.
+    tensors
+        What else the module reads of them (batch, labels, covariates), `(cells, columns)` each.
+    names
+        Names of the cells.
+    condition, context
+        `(cells,)` codes.
+    cell
+        `(cells,)` index in the training data.
+    niche
+        `(cells, dims)` pooled latents of the neighbours in space, where there is space.
+    """
+
+    counts: sp.csr_matrix
+    tensors: dict[str, np.ndarray]
+    names: NDArray[np.str_]
+    condition: NDArray[np.int64]
+    context: NDArray[np.int64]
+    cell: NDArray[np.int64]
+    niche: NDArray[np.float32] | None = None
+
+    def rows(self, condition: int, context: int) -> NDArray[np.int64]:
+        """Return the rows of a group."""
+        return np.flatnonzero((self.condition == condition) & (self.context == context))
+
+    def take(self, rows: NDArray[np.int64]) -> Panel:
+        """Return these rows."""
+        tensors = {key: value[rows] for key, value in self.tensors.items()}
+        niche = None if self.niche is None else self.niche[rows]
+        codes = (self.condition[rows], self.context[rows], self.cell[rows])
+        return Panel(self.counts[rows], tensors, self.names[rows], *codes, niche)
+
+
+@dataclass(frozen=True)
+class Level:
+    """Expected log1p CP10k of a (condition, context).
+
+    Attributes
+    ----------
+    mean, sd
+        `(genes,)` posterior mean and standard deviation.
+    observed
+        Whether cells of the group were seen in training.
+    partner_conditions
+        Codes of the seen conditions whose cells lend their noise.
+    extrapolated
+        Whether a dose lies beyond those seen.
+    """
+
+    mean: Array
+    sd: Array
+    observed: bool
+    partner_conditions: tuple[int, ...]
+    extrapolated: bool = False
+
+
+@dataclass
+class Reference:
+    """Levels of the groups seen in training and everything that is estimated from them without a network.
+
+    Attributes
+    ----------
+    contexts
+        The (label x sample) contexts.
+    designs
+        `(conditions, perturbations)` of the conditions seen; row 0 is control.
+    groups
+        `(groups, 2)` condition and context code of each occupied group.
+    bulk
+        Pseudo-bulk of those groups.
+    panel
+        Real cells.
+    latent_means
+        `(groups, dims)` mean intrinsic latent, once the VAE is trained.
+    """
+
+    contexts: Contexts
+    designs: NDArray[np.float32]
+    groups: NDArray[np.int64]
+    bulk: PseudoBulk
+    panel: Panel
+    latent_means: Array | None = None
+    config: EffectConfig = field(default_factory=EffectConfig)
+    _goals: dict[int, EffectGoal] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        panel_of_all: Panel,
+        designs: NDArray[np.float32],
+        contexts: Contexts,
+        config: ReferenceConfig,
+        rng: Generator,
+    ) -> Reference:
+        """Summarise all training cells and keep a bounded panel of them.
+
+        Parameters
+        ----------
+        panel_of_all
+            All training cells (not copied).
+        designs
+            `(conditions, perturbations)`; row 0 is control.
+        contexts
+            Names of the contexts.
+        config
+            Sizes of the panel.
+        rng
+            Draws the panel.
+        """
+        pairs = np.column_stack([panel_of_all.condition, panel_of_all.context])
+        groups, code = np.unique(pairs, axis=0, return_inverse=True)
+        code = code.reshape(-1)
+        most = int(np.clip(config.n_panel_cells // len(groups), config.min_group_cells, config.max_group_cells))
+        kept = [rng.permutation(np.flatnonzero(code == group))[:most] for group in range(len(groups))]
+        bulk = pseudo_bulk(panel_of_all.counts, code, len(groups))
+        return cls(contexts, designs, groups, bulk, panel_of_all.take(np.sort(np.concatenate(kept))))
+
+    def group(self, condition: int, context: int) -> int:
+        """Return the number of a group, -1 where it was not seen."""
+        found = np.flatnonzero((self.groups == (condition, context)).all(axis=1))
+        return int(found[0]) if len(found) else -1
+
+    def condition(self, design: NDArray[np.float32]) -> int:
+        """Return the code of a design row, -1 where it was not seen."""
+        found = np.flatnonzero(np.isclose(self.designs, design, atol=1e-6).all(axis=1))
+        return int(found[0]) if len(found) else -1
+
+    def level(self, design: NDArray[np.float32], context: int) -> Level:
+        """Return the expected level of a condition in a context.
+
+        Seen conditions: empirical Bayes over contexts. Unseen dose of a seen perturbation: interpolation. Unseen
+        combination: sum of the effects of its parts.
+
+        Raises
+        ------
+        UnknownConditionError
+            If the context has no control cells.
+        """
+        control = self._control_level(context)
+        code = self.condition(design)
+        if code == 0:
+            return control
+        if code > 0:
+            goal, row = self._goal(code), self._row(context)
+            return Level(goal.goal[row], goal.sd[row], bool(goal.observed[row]), (code,))
+        parts = np.flatnonzero(design)
+        levels = [self._dose_level(int(part), float(design[part]), context) for part in parts]
+        if len(levels) == 1:
+            return levels[0]
+        mean = additive_goal(control.mean, [level.mean - control.mean for level in levels])
+        sd = np.sqrt(sum(level.sd**2 for level in levels))
+        partners = tuple(code for level in levels for code in level.partner_conditions)
+        return Level(mean, sd, False, partners, any(level.extrapolated for level in levels))
+
+    def _dose_level(self, part: int, dose: float, context: int) -> Level:
+        single = np.zeros(self.designs.shape[1], dtype=np.float32)
+        single[part] = dose
+        if self.condition(single) > 0:
+            return self.level(single, context)
+        codes = self._alone(part)
+        control = self._control_level(context)
+        levels = [self.level(self.designs[code], context) for code in codes]
+        doses = self.designs[codes, part].astype(float)
+        deltas = np.stack([level.mean - control.mean for level in levels])
+        delta, extrapolated = interpolate_dose(doses, deltas, dose)
+        nearest = int(np.argmin(np.abs(np.log1p(doses) - np.log1p(dose))))
+        mean = np.maximum(control.mean + delta, 0.0)
+        return Level(mean, levels[nearest].sd, False, (int(codes[nearest]),), extrapolated)
+
+    def missing_parts(self, design: NDArray[np.float32]) -> list[int]:
+        """Return the perturbations of an unseen combination that were never seen by themselves: it has no level."""
+        if self.condition(design) >= 0:
+            return []
+        return [int(part) for part in np.flatnonzero(design) if not len(self._alone(int(part)))]
+
+    def _alone(self, part: int) -> NDArray[np.int64]:
+        """Return the codes of the conditions that are this perturbation by itself, at any dose."""
+        return np.flatnonzero(((self.designs != 0).sum(axis=1) == 1) & (self.designs[:, part] != 0))
+
+    def _control_level(self, context: int) -> Level:
+        group = self.group(0, context)
+        if group < 0:
+            raise UnknownConditionError(
+                f"Context '{self.contexts.names[context]}' has no control cells in training, so nothing can be said of "
+                "its response. Train with its control cells, or ask for a context that has them."
+            )
+        return Level(self.bulk.log_mean[group], np.sqrt(self.bulk.log_noise[group]), True, (0,))
+
+    @property
+    def control_contexts(self) -> NDArray[np.int64]:
+        """Codes of the contexts that have control cells."""
+        return np.sort(self.groups[self.groups[:, 0] == 0, 1])
+
+    def _row(self, context: int) -> int:
+        return int(np.flatnonzero(self.control_contexts == context)[0])
+
+    def _goal(self, condition: int) -> EffectGoal:
+        if condition not in self._goals:
+            control, perturbed = (self._bulk_over_contexts(kind) for kind in (0, condition))
+            self._goals[condition] = effect_goal(control, perturbed, self.config)
+        return self._goals[condition]
+
+    def _bulk_over_contexts(self, condition: int) -> PseudoBulk:
+        """Return the pseudo-bulk of a condition over the contexts with control cells; unseen ones are empty groups."""
+        chosen = np.array([self.group(condition, context) for context in self.control_contexts])
+        empty = pseudo_bulk(sp.csr_matrix((0, self.bulk.n_genes)), np.empty(0, dtype=int), 1)
+        both = PseudoBulk.concatenate([self.bulk, empty])
+        return both.take(np.where(chosen < 0, len(self.groups), chosen))
+
+    def partner_weights(self, condition: int, context: int) -> Array:
+        """Return how much the cells of each context lend to a group, `(contexts,)` summing to 1.
+
+        A group that was seen lends to itself; else the similarity weights of the effect.
+        """
+        weights = np.zeros(len(self.contexts.names))
+        if self.group(condition, context) >= 0:
+            weights[context] = 1.0
+            return weights
+        weights[self.control_contexts] = self._goal(condition).weights[self._row(context)]
+        return weights
+
+    def with_latents(self, means: Array, niche: NDArray[np.float32] | None) -> Reference:
+        """Return a copy that knows the mean latents `(groups, dims)` and the niche `(training cells, dims)`."""
+        panel = self.panel if niche is None else replace(self.panel, niche=niche[self.panel.cell])
+        return replace(self, latent_means=means, panel=panel)
+
+    @property
+    def _means(self) -> Array:
+        if self.latent_means is None:
+            raise NotTrainedError("The latents of the groups are not known yet; train the representation first.")
+        return self.latent_means
+
+    def context_features(self) -> NDArray[np.float32]:
+        """Return the mean control latent of each context, `(contexts, dims)`; of all where a context has none."""
+        control, means = self.groups[:, 0] == 0, self._means
+        weights = self.bulk.n_cells[control]
+        overall = np.average(means[control], axis=0, weights=weights)
+        features = np.tile(overall, (len(self.contexts.names), 1))
+        features[self.groups[control, 1]] = means[control]
+        return features.astype(np.float32)
+
+    def frame(self, design: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the moving frame of a condition, `(contexts, dims)`: expected latent shift, NaN without control cells.
+
+        For a seen condition: similarity-weighted shifts of the other contexts. Else as `level` composes it.
+        """
+        code = self.condition(design)
+        shape = (len(self.contexts.names), self._means.shape[1])
+        if code == 0:
+            return np.zeros(shape, dtype=np.float32)
+        if code > 0:
+            return self._seen_frame(code, shape)
+        total = np.zeros(shape, dtype=np.float32)
+        for part in np.flatnonzero(design):
+            codes = self._alone(int(part))
+            doses = self.designs[codes, part].astype(float)
+            frames = np.stack([self._seen_frame(int(kind), shape) for kind in codes])
+            total += interpolate_dose(doses, frames.reshape(len(codes), -1), float(design[part]))[0].reshape(shape)
+        return total
+
+    def _seen_frame(self, condition: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+        rows = self.control_contexts
+        control = self._means[[self.group(0, context) for context in rows]]
+        seen = np.array([self.group(condition, context) for context in rows])
+        perturbed = np.where(seen[:, None] < 0, np.nan, self._means[seen])
+        result = np.full(shape, np.nan, dtype=np.float32)
+        result[rows] = latent_shift(control, perturbed, self._goal(condition).weights)
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as plain values and arrays, for saving."""
+        panel = self.panel
+        return {
+            "contexts": self.contexts.to_dict(),
+            "designs": self.designs,
+            "groups": self.groups,
+            "bulk": asdict(self.bulk),
+            "latent_means": self.latent_means,
+            "panel": {
+                "data": panel.counts.data,
+                "indices": panel.counts.indices,
+                "indptr": panel.counts.indptr,
+                "shape": list(panel.counts.shape),
+                "tensors": panel.tensors,
+                "names": [str(name) for name in panel.names],
+                "condition": panel.condition,
+                "context": panel.context,
+                "cell": panel.cell,
+                "niche": panel.niche,
+            },
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Reference:
+        """Rebuild from `state`."""
+        stored = state["panel"]
+        counts = sp.csr_matrix((stored["data"], stored["indices"], stored["indptr"]), shape=tuple(stored["shape"]))
+        names = np.asarray(stored["names"], dtype=str)
+        codes = (stored["condition"], stored["context"], stored["cell"])
+        panel = Panel(counts, stored["tensors"], names, *codes, stored["niche"])
+        return cls(
+            Contexts.from_dict(state["contexts"]),
+            state["designs"],
+            state["groups"],
+            PseudoBulk(**state["bulk"]),
+            panel,
+            state["latent_means"],
+        )
+
+
+def group_means(values: Array, reference: Reference, condition: Sequence[int], context: Sequence[int]) -> Array:
+    """Return the mean of `values` `(cells, dims)` in each group of `reference`, `(groups, dims)`."""
+    pairs = np.column_stack([condition, context])
+    return np.stack([values[(pairs == group).all(axis=1)].mean(axis=0) for group in reference.groups])

@@ -1,0 +1,271 @@
+"""Training in stages: which run, for how long, on which data."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scvi import settings
+from scvi.model.base import UnsupervisedTrainingMixin
+from scvi.train import TrainingPlan, TrainRunner
+
+from cfmvc_scvi.config import PairConfig, TrainingConfig
+from cfmvc_scvi.errors import CFMVCWarning, DataError, NotTrainedError, UnsupportedError
+from cfmvc_scvi.model.memory import MemoryMixin
+from cfmvc_scvi.train import (
+    STAGES,
+    Checkpoint,
+    FlowPlan,
+    JointPlan,
+    LatentDataModule,
+    RepresentationPlan,
+    Stage,
+    stage_of,
+)
+
+__all__ = ["StagedTrainingMixin"]
+
+_HALF_PRECISION = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
+
+
+class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
+    """`train` of `CFMVC`: the VAE by scvi's own training, then the flow over cached latents, then both on request."""
+
+    _training_plan_cls: type[TrainingPlan] = RepresentationPlan
+
+    def train(
+        self,
+        max_epochs: int | Mapping[Stage, int] | None = None,
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        load_sparse_tensor: bool = False,
+        batch_size: int | None = None,
+        early_stopping: bool = False,
+        datasplitter_kwargs: dict[str, Any] | None = None,
+        plan_kwargs: Mapping[str, Any] | None = None,
+        *,
+        stage: Stage | Sequence[Stage] | None = None,
+        flow_plan_kwargs: Mapping[str, Any] | None = None,
+        joint_plan_kwargs: Mapping[str, Any] | None = None,
+        pair_kwargs: Mapping[str, Any] | None = None,
+        **trainer_kwargs: Any,
+    ) -> None:
+        """Train the model: the representation, then (with perturbations) the flow.
+
+        Stage 1 is scvi's training of the VAE. Stage 2 encodes the cells once and touches no counts, nor any weight of
+        the VAE. Stage 3, ``"joint"``, runs only on request. Training a stage again continues from where it is; a new
+        representation asks for a new flow.
+
+        Parameters
+        ----------
+        max_epochs
+            Epochs of each stage, or a number by stage. Defaults: about 700 minibatches, at least 20 epochs
+            (representation), 20 epochs of 50 minibatches (flow), 10 epochs (joint).
+        accelerator, devices
+            As in lightning.
+        train_size, validation_size, shuffle_set_split
+            Split of the cells, made in the first training and kept by later ones. Cells of neither part are test cells,
+            which no stage sees.
+        load_sparse_tensor, datasplitter_kwargs
+            Passed to :class:`scvi.dataloaders.DataSplitter`.
+        batch_size
+            Cells in a minibatch of counts; a few more where one or two cells would be left over. None is 128, and 1024
+            in stage 3, which couples the cells of a minibatch.
+        early_stopping
+            Stop a stage whose validation loss no longer falls; the options of :class:`scvi.train.Trainer` apply to each
+            stage.
+        plan_kwargs
+            Options of the plan of stage 1, :class:`scvi.train.TrainingPlan`.
+        stage
+            Stages to run; None runs the representation and, with perturbations, the flow. For a query model (see
+            `load_query_data`) None runs the representation alone, and the flow of its reference still serves.
+        flow_plan_kwargs, joint_plan_kwargs
+            Options of `train.FlowPlan` and of `train.JointPlan`.
+        pair_kwargs
+            Options of `config.PairConfig`: minibatches of the flow.
+        **trainer_kwargs
+            Passed to :class:`scvi.train.Trainer` in each stage: callbacks, precision, gradient_clip_val,
+            accumulate_grad_batches, strategy, logger and so on. The callbacks are those of each stage in turn;
+            ``enable_checkpointing=True`` adds a `train.Checkpoint`.
+
+        Raises
+        ------
+        NotTrainedError
+            If the flow is asked for before the representation.
+        NonFiniteError
+            If a loss, gradient or weight becomes NaN or infinite, in the step where it does.
+        DataError
+            If a stage needs perturbations, counts or pairs of cells that there are not.
+        UnsupportedError
+            If `precision` would keep the weights themselves in half precision.
+
+        Warns
+        -----
+        CFMVCWarning
+            If another split is asked for than the one the model was trained with.
+        """
+        run = {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping, **trainer_kwargs}
+        split = {
+            "train_size": train_size,
+            "validation_size": validation_size,
+            "shuffle_set_split": shuffle_set_split,
+            "load_sparse_tensor": load_sparse_tensor,
+            "batch_size": batch_size,
+            "datasplitter_kwargs": datasplitter_kwargs,
+        }
+        stages = self._stages(stage, run)
+        if isinstance(max_epochs, Mapping) and (unknown := set(max_epochs) - set(STAGES)):
+            raise ValueError(f"max_epochs names {sorted(unknown)[0]!r}; the stages are {', '.join(STAGES)}.")
+        self._check_split(split)
+        for name in stages:
+            epochs = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
+            own = _trainer_options(run, name)
+            if name == "representation":
+                self._train_representation(epochs, split, plan_kwargs, own)
+            elif name == "flow":
+                self._train_flow(epochs, flow_plan_kwargs, PairConfig(**(pair_kwargs or {})), own)
+            else:
+                self._train_joint(epochs, split, joint_plan_kwargs, own)
+
+    def _stages(self, stage: Stage | Sequence[Stage] | None, run: Mapping[str, Any]) -> Sequence[Stage]:
+        """Return the stages to run, after checking that the model can run them."""
+        has_flow = self.module.flow is not None
+        stages = list(STAGES[: 1 + (has_flow and not self.is_query_)]) if stage is None else stage
+        stages = [stages] if isinstance(stages, str) else list(stages)
+        unknown = [name for name in stages if name not in STAGES]
+        if unknown or not stages:
+            raise ValueError(f"stage is {stage!r}; choose among {', '.join(STAGES)}.")
+        if self.adata is None:
+            raise DataError("This model has no data to train on; load it with adata=, or make it from an AnnData.")
+        if not has_flow and set(stages) != {"representation"}:
+            raise DataError(
+                "No perturbations are registered, so there is no flow; pass perturbation_key= to setup_anndata."
+            )
+        if self.minified_data_type is not None and set(stages) != {"flow"}:
+            raise DataError("The data are minified: there are no counts to train on. Train with the original data.")
+        if self.is_query_ and "joint" in stages:
+            raise DataError(
+                "Stage 'joint' would change the reference that a query model rests on; train the reference."
+            )
+        if str(run.get("precision")) in _HALF_PRECISION:
+            raise UnsupportedError(
+                f"precision={run['precision']!r} keeps weights and counts in half precision, where a likelihood of "
+                "counts loses its digits; use 'bf16-mixed' or '32-true'."
+            )
+        return stages
+
+    def _train_representation(
+        self, epochs: int | None, split: dict[str, Any], plan_kwargs: Mapping[str, Any] | None, run: dict[str, Any]
+    ) -> None:
+        config = TrainingConfig()
+        split = self._with_splits(split, config.representation_batch_size)
+        if epochs is None:
+            steps = math.ceil(self._n_train(split) / split["batch_size"])
+            epochs = max(math.ceil(config.representation_steps / steps), config.representation_epochs)
+        plan = {
+            "lr": config.representation_lr,
+            "eps": config.representation_eps,
+            "max_kl_weight": config.kl_weight,
+            "n_epochs_kl_warmup": max(1, epochs // 10),
+            **(plan_kwargs or {}),
+        }
+        with stage_of(self, "representation"):
+            super().train(epochs, **split, plan_kwargs=plan, **run)
+            self._remember()
+
+    def _with_splits(self, split: dict[str, Any], batch_size: int) -> dict[str, Any]:
+        """Keep the split of an earlier training, so that no stage learns from the test cells of another.
+
+        The minibatch grows until none of one or two cells is left over, which batch norm cannot take.
+        """
+        options = dict(split["datasplitter_kwargs"] or {})
+        if self.train_indices_ is not None:
+            options["external_indexing"] = list(self._splits())
+        split = {**split, "datasplitter_kwargs": options}
+        n_train, size = self._n_train(split), split["batch_size"] or batch_size
+        while 0 < n_train % size < 3 and n_train > size:
+            size += 1
+        return {**split, "batch_size": size}
+
+    def _n_train(self, split: Mapping[str, Any]) -> int:
+        external = split["datasplitter_kwargs"].get("external_indexing")
+        return len(external[0]) if external else math.ceil((split["train_size"] or 0.9) * self.adata.n_obs)
+
+    def _check_split(self, split: Mapping[str, Any]) -> None:
+        """Check that an earlier split, if any, is one of these data, and say that a new one is ignored."""
+        if self.train_indices_ is None:
+            return
+        n_split = sum(map(len, self._splits()))
+        if n_split != self.adata.n_obs:
+            raise DataError(
+                f"The model was trained on a split of {n_split} cells, and its data have {self.adata.n_obs}. Load it "
+                "with the data it was trained on, or map new data with load_query_data."
+            )
+        split = {**split, "datasplitter_kwargs": split["datasplitter_kwargs"] or {}}
+        given = split["train_size"] is not None or "external_indexing" in split["datasplitter_kwargs"]
+        if given and self._n_train(split) != len(self.train_indices_):
+            warnings.warn(
+                "The model keeps the split of its first training, so that no stage learns from the test cells of "
+                "another; the split given is ignored. Make a new model for a new split.",
+                CFMVCWarning,
+                stacklevel=3,
+            )
+
+    def _train_flow(
+        self, epochs: int | None, plan_kwargs: Mapping[str, Any] | None, pairs: PairConfig, run: dict[str, Any]
+    ) -> None:
+        table = self._latent_table()
+        unknown = np.count_nonzero((table.condition < 0) | (table.context < 0))
+        if self.is_query_ and unknown:
+            warnings.warn(
+                f"{unknown} of {len(table.mean)} cells have conditions or contexts that the reference does not know; "
+                "the flow does not learn from them.",
+                CFMVCWarning,
+                stacklevel=3,
+            )
+        seed = settings.seed if settings.seed is not None else int(np.random.default_rng().integers(2**31))
+        data = LatentDataModule(table, self._splits(), source=self.source_, config=pairs, seed=seed)
+        if run["early_stopping"] and len(data.validation_sampler) == 0:
+            raise DataError("Early stopping needs pairs of validation cells, and there are none; leave it out.")
+        plan = FlowPlan(self.module, **(plan_kwargs or {}))
+        with stage_of(self, "flow"):
+            TrainRunner(self, plan, data, TrainingConfig().flow_epochs if epochs is None else epochs, **run)()
+
+    def _train_joint(
+        self, epochs: int | None, split: dict[str, Any], plan_kwargs: Mapping[str, Any] | None, run: dict[str, Any]
+    ) -> None:
+        if "flow" not in self.trained_stages_:
+            raise NotTrainedError("Stage 'joint' fine-tunes a trained flow; run train() or train(stage='flow') first.")
+        config = TrainingConfig()
+        options = {"max_kl_weight": config.kl_weight, "min_kl_weight": config.kl_weight, "n_epochs_kl_warmup": None}
+        plan = {**options, "couple": self._minibatch_coupler(), **(plan_kwargs or {})}
+        split = self._with_splits(split, config.joint_batch_size)
+        self._training_plan_cls = JointPlan
+        try:
+            epochs = config.joint_epochs if epochs is None else epochs
+            with stage_of(self, "joint"):
+                super().train(epochs, **split, plan_kwargs=plan, **run)
+                self._remember_latents()
+        finally:
+            del self._training_plan_cls
+
+
+def _trainer_options(run: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
+    """Return the options of the trainer for one stage: callbacks of its own list, and a metric that the stage logs."""
+    options = dict(run)
+    callbacks = list(options.pop("callbacks", None) or [])  # scvi's trainer adds its own to the list it is given
+    if options.pop("enable_checkpointing", False) and not any(isinstance(hook, Checkpoint) for hook in callbacks):
+        callbacks.append(Checkpoint(monitor=options.get("checkpointing_monitor", "validation_loss")))
+    monitor = options.get("early_stopping_monitor")
+    common, of_flow = ("validation_loss", "train_loss"), str(monitor).startswith("flow_loss")
+    if stage == "flow" and not (monitor in common or of_flow):
+        options["early_stopping_monitor"] = "validation_loss"
+    elif stage == "representation" and of_flow:
+        del options["early_stopping_monitor"]
+    return {**options, "callbacks": callbacks}
