@@ -16,7 +16,7 @@ from cfmvc_scvi import CFMVC
 from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.module import ConditionTensors, transport
 
-relaxed = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def same(first: sp.spmatrix, second: sp.spmatrix) -> bool:
@@ -87,7 +87,10 @@ def test_the_seed_decides(law_model: CFMVC, law_data: ad.AnnData) -> None:
     first, again, other = (law_model.predict_counterfactual(cells, perturbation="A", seed=s).X for s in (5, 5, 6))
     assert same(first, again) and not same(first, other)
     drawn = law_model.predict_counterfactual(cells, perturbation="A")
-    assert same(drawn.X, law_model.predict_counterfactual(cells, perturbation="A", seed=drawn.uns["cfmvc"]["arguments"]["seed"]).X)
+    assert same(
+        drawn.X,
+        law_model.predict_counterfactual(cells, perturbation="A", seed=drawn.uns["cfmvc"]["arguments"]["seed"]).X,
+    )
 
 
 def test_the_velocity_of_control_cells_is_the_base(law_model: CFMVC, law_data: ad.AnnData) -> None:
@@ -129,16 +132,16 @@ def test_without_heterogeneity_the_flow_has_no_say_in_counts(
 ) -> None:
     cells = controls(law_data)
     asked = {"perturbation": "A", "dose": 2.0, "seed": 9}
-    one, other = (model.predict_counterfactual(cells, **asked, heterogeneity=0.0) for model in (law_model, scrambled(1)))
+    one, other = (
+        model.predict_counterfactual(cells, **asked, heterogeneity=0.0) for model in (law_model, scrambled(1))
+    )
     assert same(one.X, other.X)
     assert not np.allclose(one.obsm["X_cfmvc_counterfactual"], other.obsm["X_cfmvc_counterfactual"])
     one, other = (model.predict_counterfactual(cells, **asked) for model in (law_model, scrambled(1)))
     assert not same(one.X, other.X)
 
 
-def test_saving_loading_and_train_mode_change_nothing(
-    law_model: CFMVC, law_data: ad.AnnData, tmp_path: object
-) -> None:
+def test_saving_loading_and_train_mode_change_nothing(law_model: CFMVC, law_data: ad.AnnData, tmp_path: object) -> None:
     cells = controls(law_data)[:40].copy()
     asked = {"perturbation": "A+B", "dose": 0.5, "seed": 10}
     before = law_model.predict_counterfactual(cells, **asked)

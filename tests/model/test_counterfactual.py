@@ -91,7 +91,9 @@ def test_impossible_samples_are_refused(
 
 def test_a_mask_and_positions_are_the_same_question(trained: CFMVC, cells: ad.AnnData) -> None:
     mask = np.arange(12) % 3 == 0
-    first, second = (trained.predict_counterfactual(cells, x, perturbation="A", seed=0) for x in (mask, np.flatnonzero(mask)))
+    first, second = (
+        trained.predict_counterfactual(cells, x, perturbation="A", seed=0) for x in (mask, np.flatnonzero(mask))
+    )
     assert list(first.obs_names) == list(cells.obs_names[mask])
     assert (first.X != second.X).nnz == 0
 
@@ -101,7 +103,7 @@ def test_one_cell_and_an_empty_cell_are_predicted(trained: CFMVC, cells: ad.AnnD
     assert one.shape == (1, 60) and one.X.sum() > 0
     empty = cells.copy()
     empty.X = sparse.csr_matrix(empty.shape, dtype=np.float32)
-    with pytest.warns(CFMVCWarning, match="no counts|zero"):
+    with pytest.warns(CFMVCWarning, match="without a count"):
         result = trained.predict_counterfactual(empty, perturbation="A", seed=0)
     assert result.X.sum() == 0
     with pytest.warns(CFMVCWarning):
@@ -111,8 +113,9 @@ def test_one_cell_and_an_empty_cell_are_predicted(trained: CFMVC, cells: ad.AnnD
 
 def test_namesakes_are_warned_of(trained: CFMVC, cells: ad.AnnData) -> None:
     cells.obs_names = ["twin", "twin", *cells.obs_names[2:]]
-    with pytest.warns(CFMVCWarning, match=r"twin.*obs_names_make_unique"):
+    with pytest.warns(UserWarning, match="obs_names_make_unique") as caught:  # anndata has its own
         trained.predict_counterfactual(cells, perturbation="A", seed=0)
+    assert any(issubclass(each.category, CFMVCWarning) and "twin" in str(each.message) for each in caught)
 
 
 @pytest.mark.parametrize(
@@ -184,11 +187,11 @@ def test_a_model_without_data_predicts(own: CFMVC, cells: ad.AnnData, tmp_path: 
     expected = own.predict_counterfactual(cells, perturbation="A", seed=0)
     own.save(tmp_path / "bare")
     bare = CFMVC.load(tmp_path / "bare", adata=False, accelerator="cpu")
+    with pytest.raises(DataError, match="without data"):
+        bare.predict_counterfactual(perturbation="A", key_added="a")
     assert (bare.predict_counterfactual(cells, perturbation="A", seed=0).X != expected.X).nnz == 0
     assert bare.sample_cells("A", n_cells=2, seed=0).shape == (2, 60)
     assert len(bare.get_effect("A")) == 180
-    with pytest.raises((DataError, ValueError), match="adata|data"):
-        bare.predict_counterfactual(perturbation="A")
 
 
 def test_contexts_need_control_cells(
@@ -233,7 +236,9 @@ def test_impossible_doses(
     for perturbation in ("A", None):
         with pytest.raises(DataError, match=f"dose is {dose}"):
             model.predict_counterfactual(perturbation=perturbation, dose=dose)
-    provenance = [model.predict_counterfactual(indices=range(9), perturbation="A", dose=x).uns["cfmvc"] for x in (1.0, 5.0)]
+    provenance = [
+        model.predict_counterfactual(indices=range(9), perturbation="A", dose=x).uns["cfmvc"] for x in (1.0, 5.0)
+    ]
     assert [x["n_conditions_extrapolated"] > 0 for x in provenance] == [False, True]
 
 

@@ -98,6 +98,7 @@ def test_likelihood_parameters_and_correlations(trained):
     np.testing.assert_allclose(np.diag(finite(matrix)), 1.0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Using 128 after custom Dataloader")  # scvi-tools 1.5, of its own call
 def test_differential_abundance_lives_in_the_intrinsic_latent(trained):
     data = trained.adata.copy()
     trained.differential_abundance(data, sample_key="perturbation")

@@ -10,9 +10,11 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
 from cfmvc_scvi import CFMVC
-from cfmvc_scvi.errors import CFMVCWarning, DataError, NonFiniteError, NotTrainedError, UnsupportedError
+from cfmvc_scvi.config import PairConfig
+from cfmvc_scvi.datasets import simulated_perturbation
+from cfmvc_scvi.errors import CFMVCWarning, DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.module import flow_matching_loss
-from cfmvc_scvi.train import Checkpoint, FlowPlan, stages
+from cfmvc_scvi.train import Checkpoint, FlowPlan, LatentDataModule, stages
 
 
 def changed(before, after):
@@ -24,21 +26,19 @@ def parts(names):
 
 
 class Watch(Callback):
-    """Records what each stage trains: cells, modes, gradients."""
+    """Records what each stage trains: modes and gradients."""
 
     def __init__(self):
-        self.modes, self.cells, self.gradients = [], set(), []
+        self.modes, self.gradients = [], []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         module = pl_module.module
-        self.modes.append(
-            (pl_module.stage, module.z_encoder.training, module.flow is not None and module.flow.training)
-        )
+        self.modes.append((pl_module.stage, module.z_encoder.training, module.flow.training))
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        module = pl_module.module
+        gradients = {name: parameter.grad for name, parameter in pl_module.module.named_parameters()}
         self.gradients.append(
-            parts(n for n, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0)
+            parts(name for name, gradient in gradients.items() if gradient is not None and gradient.abs().sum() > 0)
         )
 
 
@@ -325,88 +325,6 @@ def test_training_again_is_in_train_mode(own, quick):
     assert {mode for mode in watch.modes if mode[0] == "flow"} == {("flow", False, True)}
 
 
-def spoil_weight(module, stage):
-    parameter = module.flow.base_out.weight if stage == "flow" else module.z_encoder.mean_encoder.weight
-    with torch.no_grad():
-        parameter[0, 0] = torch.nan
-
-
-class Spoil(Callback):
-    """Puts a NaN into a weight, a gradient or an idle weight in the second epoch."""
-
-    def __init__(self, where):
-        self.where = where
-
-    def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch == 1 and self.where == "weight":
-            spoil_weight(pl_module.module, pl_module.stage)
-
-    def on_after_backward(self, trainer, pl_module):
-        if trainer.current_epoch == 1 and self.where == "gradient":
-            next(p for p in pl_module.parameters() if p.grad is not None).grad.view(-1)[0] = torch.inf
-
-
-@pytest.mark.parametrize("stage", ["representation", "flow", "joint"])
-@pytest.mark.parametrize("where", ["weight", "gradient"])
-def test_what_is_not_finite_stops_the_stage_at_once(own, quick, stage, where):
-    options = quick | {"max_epochs": 3}
-    with pytest.raises(NonFiniteError, match=rf"(?s)'{stage}', epoch 1, step \d+.*plan_kwargs") as error:
-        own.train(stage=stage, callbacks=[Spoil(where)], **options)
-    assert "First bad" in str(error.value)
-    assert all(parameter.requires_grad for parameter in own.module.parameters())
-    assert not own.module.training
-    assert own.is_trained
-
-
-def test_a_weight_that_no_loss_depends_on_is_looked_at_too(own, quick):
-    with torch.no_grad():
-        own.module.l_encoder.mean_encoder.weight[0, 0] = torch.nan
-    with pytest.raises(NonFiniteError, match=r"l_encoder\.mean_encoder\.weight"):
-        own.train(stage="representation", **quick)
-
-
-def test_a_bad_validation_loss_is_no_early_stop(own, quick):
-    counts = own.adata.X
-    counts.data[counts.indptr[own.validation_indices[0]]] = np.nan
-    with pytest.raises(NonFiniteError, match="counts of a minibatch are NaN"):
-        own.train(stage="representation", early_stopping=True, **quick)
-
-
-def test_a_failed_first_training_leaves_the_model_untrained(tiny_adata, make_model, quick):
-    model = make_model(tiny_adata)
-    with pytest.raises(NonFiniteError):
-        model.train(callbacks=[Spoil("gradient")], **quick)
-    assert model.trained_stages_ == []
-    assert not model.is_trained
-    with pytest.raises(NotTrainedError):
-        model.get_latent_representation()
-
-
-@pytest.mark.parametrize("source", ["control", "noise"])
-def test_contexts_without_control_train(tiny_adata, make_model, quick, source):
-    no_control = ~((tiny_adata.obs["cell_type"] == "T") & (tiny_adata.obs["perturbation"] == "control"))
-    adata = tiny_adata[no_control].copy()
-    with pytest.warns(CFMVCWarning, match="without a control cell: T"):
-        model = make_model(adata, source=source)
-    model.train(**quick)
-    assert np.isfinite(model.history["flow_loss_train"].to_numpy(dtype=float)).all()
-
-
-def test_one_perturbed_cell_and_an_empty_cell_train(tiny_adata, make_model, quick):
-    keep = (tiny_adata.obs["perturbation"] != "B").to_numpy()
-    keep[np.flatnonzero(~keep)[0]] = True
-    adata = tiny_adata[keep].copy()
-    adata.X.data[adata.X.indptr[3] : adata.X.indptr[4]] = 0
-    with pytest.warns(CFMVCWarning) as caught:
-        model = make_model(adata)
-    messages = " ".join(str(warning.message) for warning in caught)
-    assert "B (1 cell)" in messages
-    assert "1 cell without a count" in messages
-    model.train(**quick)
-    predicted = model.predict_counterfactual(indices=[3, 4], perturbation="B", seed=0, output="rate")
-    assert np.isfinite(predicted.X).all()
-
-
 def test_two_models_do_not_affect_each_other(tiny_adata, make_model, quick, weights):
     first = make_model(tiny_adata)
     first.train(**quick)
@@ -435,3 +353,26 @@ def test_data_of_another_size_keep_no_split(trained, quick, tmp_path):
     other = CFMVC.load(tmp_path / "model", adata=trained.adata[:100].copy(), accelerator="cpu")
     with pytest.raises(DataError, match="load_query_data"):
         other.train(**quick)
+
+
+def flow_loss(model):
+    """Loss of the flow on fixed pairs of validation cells, as stage 2 measures it."""
+    table = model._latent_table()
+    data = LatentDataModule(table, model._splits(), source="control", config=PairConfig(), seed=0)
+    pairs = data.validation_sampler.pairs(2000, np.random.default_rng(0))
+    with torch.no_grad():
+        return flow_matching_loss(model.module.flow, pairs, torch.linspace(0, 1, 2000)).item()
+
+
+@pytest.mark.usefixtures("seeded")
+def test_the_joint_stage_does_not_spoil_the_flow():
+    adata = simulated_perturbation()
+    CFMVC.setup_anndata(adata, batch_key="batch", labels_key="cell_type", perturbation_key="perturbation")
+    model = CFMVC(adata, n_intrinsic=8, n_hidden=32)
+    options = {"accelerator": "cpu", "enable_progress_bar": False}
+    model.train(max_epochs={"representation": 15, "flow": 4}, pair_kwargs={"batch_size": 256}, **options)
+    flow, elbo = flow_loss(model), model.get_elbo(indices=model.validation_indices).item()
+    model.train(stage="joint", **options)
+    # an epoch more of stage 2 alone adds 2 %; minibatches of 128 added 24 %
+    assert flow_loss(model) < 1.06 * flow
+    assert model.get_elbo(indices=model.validation_indices).item() > 1.01 * elbo

@@ -42,9 +42,9 @@ class CFMVC(
 
     A variational autoencoder in the manner of scVI :cite:p:`Lopez18` with an intrinsic latent (cell state) and a
     technical latent (batch, depth), and a conditional flow :cite:p:`Lipman23` in the intrinsic one: a base field plus
-    an effect of the perturbation that is exactly zero at control. Counterfactual counts are the cell's own counts, thinned
-    or added to so that the mean of its context meets the empirical-Bayes estimate, with the flow's differences between
-    cells.
+    an effect of the perturbation that is exactly zero at control. Counterfactual counts are the cell's own counts,
+    thinned or added to so that the mean of its context meets the empirical-Bayes estimate, with the flow's differences
+    between cells.
 
     Parameters
     ----------

@@ -144,9 +144,8 @@ class CounterfactualMixin(ModelPart):
             raise DataError(
                 f"n_samples is {n_samples}; more than one draw goes with output='counts' and without key_added."
             )
-        given = self._rna(self.adata if adata is None else adata) if key_added is not None else None
-        if given is not None:
-            check_target(given, self._var_names)
+        if key_added is not None and adata is not None:
+            check_target(self._rna(adata), self._var_names)  # before a view becomes a copy
         data = self._query(adata)
         chosen = asked_indices(indices, data)
         seed = _seed(seed)
@@ -158,8 +157,8 @@ class CounterfactualMixin(ModelPart):
         arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
         more = {"n_samples": n_samples, "seed": seed, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
         result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
-        if given is not None and key_added is not None:
-            write_back(given, result, chosen, key_added)
+        if key_added is not None:
+            write_back(self._rna(data if adata is None else adata), result, chosen, key_added)
         return result
 
     @torch.inference_mode()
@@ -304,6 +303,8 @@ class CounterfactualMixin(ModelPart):
 
     def _query(self, adata: AnnData | None) -> Any:
         """Return validated cells; those that training has not seen are checked as setup does."""
+        if adata is None and self.adata is None:
+            raise DataError("The model was loaded without data; pass the cells to ask about as adata=.")
         data = self._validate_anndata(adata)
         if adata is None or adata is self.adata:
             return data
@@ -311,9 +312,7 @@ class CounterfactualMixin(ModelPart):
         check_names(rna)
         check_counts(rna, layer, training=False, allow_non_integer=bool(self._setup_argument("allow_non_integer")))
         if self._setup_argument("spatial_key") is not None:
-            key = self._setup_argument("spatial_key")
-            state = self._state(CFMVC_REGISTRY_KEYS.SPATIAL_KEY)
-            check_obsm(data, key, state.get("n_obs", None))
+            check_obsm(data, self._setup_argument("spatial_key"))
         return data
 
     def _cells(

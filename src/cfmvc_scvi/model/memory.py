@@ -12,13 +12,13 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
-from cfmvc_scvi.config import ReferenceConfig
+from cfmvc_scvi.config import PairConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts, condition_table
 from cfmvc_scvi.errors import DataError, NotTrainedError
 from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.niche import neighbour_mean
 from cfmvc_scvi.model.reference import Panel, Reference, group_means
-from cfmvc_scvi.train import LatentTable, MinibatchCoupler
+from cfmvc_scvi.train import LatentTable, MinibatchCoupler, principal_axes
 
 __all__ = ["MemoryMixin"]
 
@@ -166,6 +166,7 @@ class MemoryMixin(ModelPart):
             table.context_features,
             table.designs,
             table.offsets,
+            principal_axes(table.mean[self._splits()[0]], PairConfig().coupling_dims),
             self.source_,
             np.random.default_rng(settings.seed),
         )

@@ -2,7 +2,7 @@
 
 from cfmvc_scvi.train.checkpoint import Checkpoint
 from cfmvc_scvi.train.joint import MinibatchCoupler
-from cfmvc_scvi.train.latents import LatentDataModule, LatentTable, PairSampler
+from cfmvc_scvi.train.latents import LatentDataModule, LatentTable, PairSampler, principal_axes
 from cfmvc_scvi.train.plans import FlowPlan, JointPlan, RepresentationPlan
 from cfmvc_scvi.train.stages import STAGES, Stage, stage_of
 
@@ -17,5 +17,6 @@ __all__ = [
     "PairSampler",
     "RepresentationPlan",
     "Stage",
+    "principal_axes",
     "stage_of",
 ]

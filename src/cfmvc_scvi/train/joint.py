@@ -29,6 +29,8 @@ class MinibatchCoupler:
         `(conditions, perturbations)`; row 0 is zero.
     offsets
         `(conditions, contexts, dims)` moving frame, held fixed.
+    axes
+        `(dims, axes)` directions in which the cells are coupled (see `train.latents.principal_axes`).
     source
         ``"control"`` or ``"noise"``.
     rng
@@ -39,10 +41,11 @@ class MinibatchCoupler:
     context_features: np.ndarray
     designs: np.ndarray
     offsets: np.ndarray
+    axes: np.ndarray
     source: str
     rng: Generator
 
-    def __call__(self, batch: dict[str, Tensor], u: Tensor) -> dict[str, Tensor] | None:
+    def __call__(self, batch: dict[str, Tensor], u: Tensor, mean: Tensor) -> dict[str, Tensor] | None:
         """Return coupled pairs of the minibatch, or None where it holds none.
 
         Parameters
@@ -50,16 +53,21 @@ class MinibatchCoupler:
         batch
             A minibatch of the registered data.
         u
-            `(cells, dims)` latents in the flow's coordinates, with gradient.
+            `(cells, dims)` latents in the flow's coordinates, drawn from the posterior, with gradient.
+        mean
+            `(cells, dims)` means of that posterior, by which the cells are coupled.
         """
         condition, context = self._codes(batch)
-        source, target = (np.arange(len(u)),) * 2 if self.source == "noise" else self._couple(u, condition, context)
+        if self.source == "noise":  # the centre of a condition is not known in contexts without control cells
+            source = target = np.flatnonzero(np.isfinite(self.offsets[condition, context]).all(axis=1))
+        else:
+            source, target = self._couple(mean, condition, context)
         if not len(target):
             return None
         kind, place = condition[target], context[target]
         offset = u.new_tensor(self.offsets[kind, place])
         if self.source == "noise":
-            z_0, z_1 = torch.randn_like(u), u - offset
+            z_0, z_1 = torch.randn_like(offset), u[target] - offset
         else:
             z_0, z_1 = u[source] + offset, u[target]
         return {
@@ -75,14 +83,15 @@ class MinibatchCoupler:
         labels, samples = (_column(batch, key) for key in ("labels", CFMVC_REGISTRY_KEYS.SAMPLE_KEY))
         return condition, self.context_of[labels, samples]
 
-    def _couple(self, u: Tensor, condition: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        position, sources, targets = u.detach().cpu().numpy(), [], []
+    def _couple(self, mean: Tensor, condition: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        position, sources, targets = mean.detach().cpu().numpy(), [], []
         for kind, place in np.unique(np.column_stack([condition, context])[condition > 0], axis=0):
             control = np.flatnonzero((condition == 0) & (context == place))
             perturbed = np.flatnonzero((condition == kind) & (context == place))
             if len(control):
-                start = position[control] + self.offsets[kind, place]
-                i, j = optimal_coupling(start, position[perturbed], self.rng, max_cells=len(position))
+                start = (position[control] + self.offsets[kind, place]) @ self.axes
+                end = position[perturbed] @ self.axes
+                i, j = optimal_coupling(start, end, self.rng, max_cells=len(position))
                 sources.append(control[i])
                 targets.append(perturbed[j])
         empty = np.empty(0, dtype=int)

@@ -16,7 +16,7 @@ from cfmvc_scvi.config import PairConfig
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.flow import optimal_coupling, random_coupling
 
-__all__ = ["LatentDataModule", "LatentTable", "PairSampler"]
+__all__ = ["LatentDataModule", "LatentTable", "PairSampler", "principal_axes"]
 
 _COUPLINGS = {"optimal": optimal_coupling, "random": random_coupling}
 
@@ -81,7 +81,7 @@ class PairSampler:
             known &= np.isfinite(table.offsets[table.condition[cells], table.context[cells]]).all(axis=1)
         self.table, self.cells, self.source, self.config = table, cells[known], source, config
         condition, context = table.condition[self.cells], table.context[self.cells]
-        self.axes = _principal_axes(table.mean[self.cells], config.coupling_dims)
+        self.axes = principal_axes(table.mean[self.cells], config.coupling_dims)
         self.controls = self.cells[condition == 0]
         self.groups: list[tuple[np.ndarray, np.ndarray]] = []  # (control cells, perturbed cells)
         for code in np.unique(context[condition > 0]):
@@ -154,7 +154,7 @@ class PairSampler:
         return control[source], perturbed[target]
 
 
-def _principal_axes(values: np.ndarray, n_axes: int) -> np.ndarray:
+def principal_axes(values: np.ndarray, n_axes: int) -> np.ndarray:
     """Return the leading principal axes of `values` `(cells, dims)`, `(dims, n_axes)`."""
     centred = values - values.mean(axis=0) if len(values) else values
     return np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :n_axes]

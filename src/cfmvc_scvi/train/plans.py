@@ -227,7 +227,8 @@ class JointPlan(RepresentationPlan):
     module
         The module.
     couple
-        Maps a minibatch and its latents u to coupled pairs (`train.joint.MinibatchCoupler`); None where it holds none.
+        Maps a minibatch, its latents u and their means to coupled pairs (`train.joint.MinibatchCoupler`); None where it
+        holds none.
     lr
         Learning rate; small, since both parts are already fitted.
     flow_weight
@@ -243,7 +244,7 @@ class JointPlan(RepresentationPlan):
         self,
         module: CFMVCModule,
         *,
-        couple: Callable[[dict[str, Tensor], Tensor], dict[str, Tensor] | None],
+        couple: Callable[[dict[str, Tensor], Tensor, Tensor], dict[str, Tensor] | None],
         lr: float = 1e-4,
         flow_weight: float = 1.0,
         **kwargs: Any,
@@ -269,7 +270,8 @@ class JointPlan(RepresentationPlan):
 
     def _flow_loss(self, batch: dict[str, Tensor], at_random: bool = True) -> Tensor | None:
         posterior = self.module.inference(**self.module._get_inference_input(batch))["qz"]
-        pairs = self.couple(batch, self.module.standardise(posterior.loc[:, : self.module.n_intrinsic]))
+        sample, mean = (values[:, : self.module.n_intrinsic] for values in (posterior.rsample(), posterior.loc))
+        pairs = self.couple(batch, self.module.standardise(sample), self.module.standardise(mean))
         if pairs is None:
             return None
         n_pairs, device = len(pairs["z_0"]), pairs["z_0"].device

@@ -1,0 +1,52 @@
+"""Tools that write a model's answers into the data."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from cfmvc_scvi import CFMVC, tl
+from cfmvc_scvi.errors import UnknownConditionError
+
+
+@pytest.fixture(scope="module")
+def model(_counts_adata: ad.AnnData) -> CFMVC:
+    adata = _counts_adata.copy()
+    CFMVC.setup_anndata(adata, batch_key="batch", labels_key="cell_type", perturbation_key="perturbation")
+    model = CFMVC(adata, n_intrinsic=4, n_hidden=16, flow_kwargs={"n_hidden": 16})
+    pairs = {"batch_size": 64, "steps_per_epoch": 4}
+    model.train(2, accelerator="cpu", enable_progress_bar=False, pair_kwargs=pairs)
+    return model
+
+
+def test_latent(model: CFMVC, tiny_adata: ad.AnnData) -> None:
+    tl.latent(tiny_adata, model, technical=True)
+    np.testing.assert_array_equal(tiny_adata.obsm["X_cfmvc"], model.get_latent_representation(tiny_adata))
+    assert tiny_adata.obsm["X_cfmvc_technical"].shape == (360, 2)
+
+
+def test_counterfactual(model: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) -> None:
+    tl.counterfactual(tiny_adata, model, "A", seed=0)
+    tl.counterfactual(tiny_adata, model, "B", key_added="other", seed=0, output="rate")
+    under_a = (tiny_adata.obs["perturbation"] == "A").to_numpy()
+    assert (tiny_adata.layers["A"][under_a] != tiny_adata.X[under_a]).nnz == 0
+    assert (tiny_adata.layers["A"][~under_a] != tiny_adata.X[~under_a]).nnz > 0
+    assert tiny_adata.uns["other"]["arguments"]["perturbation"] == "B" and tiny_adata.obsm["X_other"].shape == (360, 4)
+    tiny_adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert (ad.read_h5ad(tmp_path / "cells.h5ad").layers["A"] != tiny_adata.layers["A"]).nnz == 0
+
+
+def test_effect(model: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) -> None:
+    tl.effect(tiny_adata, model, "A")
+    table = tiny_adata.uns["effect"]
+    assert list(table.columns) == ["context", "gene", "control", "delta", "sd", "observed"] and len(table) == 180
+    doubled = table[table["gene"].isin([f"gene{i}" for i in range(10)])]
+    assert doubled["delta"].mean() > 0.2 > np.abs(table["delta"].median())
+    assert table["observed"].all() and (table["sd"] >= 0).all()
+    for _, rows in table.groupby("context"):
+        assert rows["delta"].abs().is_monotonic_decreasing
+    tiny_adata.write_h5ad(tmp_path / "cells.h5ad")
+    assert len(ad.read_h5ad(tmp_path / "cells.h5ad").uns["effect"]) == 180
+    with pytest.raises(UnknownConditionError, match="'Z'"):
+        tl.effect(tiny_adata, model, "Z")
