@@ -22,8 +22,8 @@ from cfmvc_scvi.observe import (
     expected_rate,
     match_rates,
     mean_rate,
+    partner_uniforms,
     perturbed_dispersion,
-    randomised_quantiles,
     relative_profile,
     residual_dispersion,
 )
@@ -249,7 +249,7 @@ class Observation:
             counts = whole(panel.counts[rows])
             theta = perturbed_dispersion([counts], np.ones(1), self.config)
             uniforms = self._uniforms(panel.names[rows], "quantile")
-            self._cache[key] = rows, randomised_quantiles(counts, theta, uniforms)
+            self._cache[key] = rows, partner_uniforms(counts, theta, uniforms)
         return self._cache[key]
 
 

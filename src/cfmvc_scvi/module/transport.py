@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.flow import Solution, integrate
+from cfmvc_scvi.nn import VelocityField
 
 __all__ = ["ConditionTensors", "abduct", "advance", "transport"]
 
@@ -31,7 +32,7 @@ class ConditionTensors:
 
 
 def transport(
-    field: nn.Module,
+    field: VelocityField,
     u: Tensor,
     own: ConditionTensors,
     wanted: ConditionTensors,
@@ -73,7 +74,7 @@ def transport(
 
 
 def abduct(
-    field: nn.Module, u: Tensor, own: ConditionTensors, *, source: str, solver: SolverConfig
+    field: VelocityField, u: Tensor, own: ConditionTensors, *, source: str, solver: SolverConfig
 ) -> tuple[Tensor, list[Solution]]:
     """Return the source of each cell under its own condition, `(cells, dims)`, and the solutions of the ODEs.
 
@@ -85,7 +86,7 @@ def abduct(
 
 
 def advance(
-    field: nn.Module,
+    field: VelocityField,
     origin: Tensor,
     wanted: ConditionTensors,
     *,
@@ -109,7 +110,7 @@ def _offsets(condition: ConditionTensors, source: str) -> tuple[Tensor, Tensor]:
 
 
 def _run(
-    field: nn.Module,
+    field: VelocityField,
     state: Tensor,
     condition: ConditionTensors,
     source: str,
@@ -127,6 +128,7 @@ def _run(
     chosen = condition.take(flows)
     velocity = field.at(chosen.design, chosen.context, guidance_scale)
     t_start, t_end = (1.0, 0.0) if backwards else (0.0, 1.0)
-    options = {"t_start": t_start, "t_end": t_end, "method": solver.method, "n_steps": solver.n_steps}
-    solution = integrate(velocity, state[flows], **options)
+    solution = integrate(
+        velocity, state[flows], t_start=t_start, t_end=t_end, method=solver.method, n_steps=solver.n_steps
+    )
     return state.masked_scatter(flows[:, None], solution.z), [solution]
