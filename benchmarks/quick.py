@@ -1,7 +1,7 @@
 """Quick table of baselines, ceiling and models on one data set.
 
 python benchmarks/quick.py kang_small.h5ad --context cell_type --batch batch --seeds 2
-python benchmarks/quick.py gbm.h5ad --context batch --labels cell_type --batch batch --seeds 2
+python benchmarks/quick.py gbm.h5ad --context batch --batch batch --seeds 2
 """
 
 from __future__ import annotations
