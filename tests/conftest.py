@@ -29,6 +29,7 @@ def _global_generators(request: pytest.FixtureRequest) -> Iterator[None]:
     """Start each test from one state of torch's generator, and forbid array rooms to touch numpy's."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+        torch.set_num_threads(1)  # scanpy's numba may raise it; for tests this small, threads only wait for each other
     before = np.random.get_state(legacy=False)["state"]
     yield
     after = np.random.get_state(legacy=False)["state"]

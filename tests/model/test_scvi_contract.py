@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import scipy.sparse as sp
 import torch
 
 from cfmvc_scvi import CFMVC
+from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.errors import CFMVCError, DataError, NotTrainedError, UnknownConditionError, UnsupportedError
 
 
@@ -280,3 +283,8 @@ def test_no_docstring_has_an_unfilled_placeholder():
         ours = str(getattr(getattr(CFMVC, name), "__module__", "")).startswith("cfmvc_scvi")
         doc = getattr(CFMVC, name).__doc__ if ours and not name.startswith("_") else None
         assert doc is None or "%(" not in doc, name
+
+
+def test_a_saved_model_keeps_its_architecture_when_a_default_changes(own):
+    stored = own.init_params_["non_kwargs"]["flow_kwargs"]
+    assert stored == asdict(FlowConfig())  # resolved, not None

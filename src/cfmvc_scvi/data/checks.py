@@ -131,7 +131,7 @@ def check_control(
     if without:
         warnings.warn(
             f"{counted(len(without), 'context')} without a control cell: {listing(without, 10)}; no effect is learned "
-            "there, and a prediction for it needs reference control cells",
+            "there, and nothing can be predicted for it: add its control cells",
             CFMVCWarning,
             stacklevel=2,
         )

@@ -220,5 +220,5 @@ class Contexts:
         names = [self._name(pair) for pair in new]
         raise UnknownConditionError(
             f"{counted(len(new), 'context')} not seen in training: {listing(names)}. Known: {listing(self.names)}. "
-            f"Train with cells of them, or name their control cells as reference.{did_you_mean(names[0], self.names)}"
+            f"Train with their control cells, or ask about known contexts.{did_you_mean(names[0], self.names)}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -99,6 +100,8 @@ class CFMVC(
         flow_kwargs: dict[str, Any] | None = None,
         **vae_kwargs: Any,
     ) -> None:
+        # resolved here, so that a saved model keeps its architecture when a default changes
+        flow_kwargs = asdict(FlowConfig(**(flow_kwargs or {})))
         super().__init__(adata, registry)
         self.source_, self.is_query_ = source, False
         self.trained_stages_: list[Stage] = []
@@ -115,7 +118,7 @@ class CFMVC(
             n_technical=n_technical,
             n_perturbations=stats.get("n_perturbations", 0),
             n_niche=n_intrinsic if CFMVC_REGISTRY_KEYS.SPATIAL_KEY in self.registry["field_registries"] else 0,
-            flow=FlowConfig(**(flow_kwargs or {})),
+            flow=FlowConfig(**flow_kwargs),
             n_hidden=n_hidden,
             n_layers=n_layers,
             dropout_rate=dropout_rate,
