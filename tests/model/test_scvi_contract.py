@@ -286,5 +286,5 @@ def test_no_docstring_has_an_unfilled_placeholder():
 
 
 def test_a_saved_model_keeps_its_architecture_when_a_default_changes(own):
-    stored = own.init_params_["non_kwargs"]["flow_kwargs"]
+    stored = CFMVC(own.adata).init_params_["non_kwargs"]["flow_kwargs"]
     assert stored == asdict(FlowConfig())  # resolved, not None
