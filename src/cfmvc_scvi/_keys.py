@@ -15,7 +15,6 @@ class _RegistryKeys(NamedTuple):
     """
 
     PERTURBATION_KEY: str = "perturbation"
-    DOSE_KEY: str = "dose"
     SAMPLE_KEY: str = "sample"
     SPATIAL_KEY: str = "spatial"
 

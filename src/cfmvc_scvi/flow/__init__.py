@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cfmvc_scvi.flow.coupling import optimal_coupling, random_coupling
-from cfmvc_scvi.flow.guidance import guided
 from cfmvc_scvi.flow.path import PathSample, straight_path
 from cfmvc_scvi.flow.solver import Method, Solution, Velocity, integrate, ode_step, round_trip_error
 
@@ -12,7 +11,6 @@ __all__ = [
     "PathSample",
     "Solution",
     "Velocity",
-    "guided",
     "integrate",
     "ode_step",
     "optimal_coupling",

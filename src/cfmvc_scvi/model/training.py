@@ -66,7 +66,7 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         ----------
         max_epochs
             Epochs of each stage, or a number by stage. Defaults: about 700 minibatches, at least 20 epochs
-            (representation), 20 epochs of 50 minibatches (flow), 10 epochs (joint).
+            (representation), 8 epochs of 50 minibatches (flow), 10 epochs (joint).
         accelerator, devices
             As in lightning.
         train_size, validation_size, shuffle_set_split
