@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from cfmvc_scvi.benchmark.adapter import PerturbationModel, Predictor, as_predictor, export_folds, predictions_from
 from cfmvc_scvi.benchmark.baselines import (
+    BASELINES,
+    FLOOR,
+    LATENT_ARITHMETIC,
+    AdditiveShift,
     Baseline,
+    CountCoupled,
     CountCoupledNearestShift,
+    DoseInterpolation,
     FoldChangeResampling,
+    LinearPerturbation,
     MeanOfOtherPerturbations,
     MeanShift,
     NearestContextShift,
     NoChange,
     PooledOtherContexts,
+    Shift,
+    default_baselines,
 )
 from cfmvc_scvi.benchmark.cells import Prediction, TrainingCells, draw_cells
 from cfmvc_scvi.benchmark.fold import Columns, Fold
 from cfmvc_scvi.benchmark.holdout import leave_one_context_out, make_folds
+from cfmvc_scvi.benchmark.latent import LatentArithmetic
 from cfmvc_scvi.benchmark.model import cfmvc_predictor, cfmvc_predictors
 from cfmvc_scvi.benchmark.run import baseline_predictor, evaluate
 from cfmvc_scvi.benchmark.score import CEILING, GroupScore, score_ceiling, score_prediction
@@ -23,13 +33,21 @@ from cfmvc_scvi.benchmark.store import PredictionStore, data_fingerprint
 from cfmvc_scvi.benchmark.summary import paired_differences, summarise
 
 __all__ = [
+    "BASELINES",
     "CEILING",
+    "FLOOR",
+    "LATENT_ARITHMETIC",
+    "AdditiveShift",
     "Baseline",
     "Columns",
+    "CountCoupled",
     "CountCoupledNearestShift",
+    "DoseInterpolation",
     "Fold",
     "FoldChangeResampling",
     "GroupScore",
+    "LatentArithmetic",
+    "LinearPerturbation",
     "MeanOfOtherPerturbations",
     "MeanShift",
     "NearestContextShift",
@@ -39,12 +57,14 @@ __all__ = [
     "Prediction",
     "PredictionStore",
     "Predictor",
+    "Shift",
     "TrainingCells",
     "as_predictor",
     "baseline_predictor",
     "cfmvc_predictor",
     "cfmvc_predictors",
     "data_fingerprint",
+    "default_baselines",
     "draw_cells",
     "evaluate",
     "export_folds",

@@ -12,6 +12,8 @@ import scipy.sparse as sp
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from cfmvc_scvi._keys import COMBINATION_SEPARATOR
+from cfmvc_scvi.benchmark.fold import split_condition
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 from cfmvc_scvi.metrics import log_normalize
 
@@ -73,6 +75,8 @@ class TrainingCells:
         Name of the condition of unperturbed cells.
     genes
         Names of the genes, for baselines that look up the target of a perturbation.
+    dosed
+        Whether conditions are written with doses, 'A@0.5+B@1'.
     """
 
     counts: sp.csr_matrix
@@ -80,6 +84,7 @@ class TrainingCells:
     context: NDArray[np.str_]
     control: str = "control"
     genes: tuple[str, ...] = ()
+    dosed: bool = False
 
     def __post_init__(self) -> None:
         sizes = (self.counts.shape[0], len(self.condition), len(self.context))
@@ -95,6 +100,27 @@ class TrainingCells:
     def profile(self, condition: str, context: str) -> Array:
         """Mean log1p CP10k of one (condition, context), (genes,)."""
         return log_normalize(self.group(condition, context)).mean(axis=0)
+
+    def has(self, condition: str, context: str) -> bool:
+        """Whether there are cells of (condition, context), and control cells to compare them with."""
+        inside = self.context == context
+        return all((inside & (self.condition == name)).any() for name in (condition, self.control))
+
+    def parts(self, condition: str) -> dict[str, str]:
+        """Perturbations of a condition, to how each is written as a condition of its own."""
+        doses = split_condition(condition, dosed=self.dosed)
+        written = condition.split(COMBINATION_SEPARATOR)
+        return dict(zip(doses, written, strict=True))
+
+    def doses(self, perturbation: str, context: str) -> dict[float, str]:
+        """Doses at which a single perturbation was seen in a context with control cells, to the conditions."""
+        found = {}
+        for name in np.unique(self.condition[self.condition != self.control]):
+            parts = split_condition(str(name), dosed=self.dosed)
+            dose = parts.get(perturbation)
+            if len(parts) == 1 and dose is not None and self.has(str(name), context):
+                found[dose] = str(name)
+        return found
 
     def other_contexts(self, condition: str, context: str) -> list[str]:
         """Contexts other than `context` with cells of `condition` and of the control, in alphabetical order.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Columns", "Fold", "fold_seed", "group_labels", "slug"]
+__all__ = ["Columns", "Fold", "fold_seed", "group_labels", "slug", "split_condition"]
 
 import re
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from cfmvc_scvi._keys import COMBINATION_SEPARATOR
 from cfmvc_scvi.data import Vocabulary, check_key, check_labels
 
 Mask = NDArray[np.bool_]
@@ -79,16 +80,18 @@ class Fold:
     @property
     def perturbation(self) -> str:
         """The condition without its dose."""
-        return (
-            self.condition
-            if self.dose is None
-            else "+".join(part.rpartition("@")[0] for part in self.condition.split("+"))
-        )
+        return COMBINATION_SEPARATOR.join(split_condition(self.condition, dosed=self.dose is not None))
 
     @property
     def id(self) -> str:
         """Name of the fold that is safe as a file name, for example ``"003-IFNb-B_cells"``."""
         return f"{self.number:03d}-{slug(self.condition)}-{slug(self.context)}"
+
+
+def split_condition(condition: str, *, dosed: bool) -> dict[str, float | None]:
+    """Perturbations of a condition and their doses: 'A@0.5+B@1' is A at .5 and B at 1; None without doses."""
+    written = [part.rpartition("@") if dosed else (part, "", "") for part in condition.split(COMBINATION_SEPARATOR)]
+    return {name: float(dose) if dosed else None for name, _, dose in written}
 
 
 def slug(name: str) -> str:

@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from cfmvc_scvi._keys import COMBINATION_SEPARATOR
-from cfmvc_scvi.benchmark.fold import Columns, Fold, Mask, group_labels
+from cfmvc_scvi.benchmark.fold import Columns, Fold, Mask, group_labels, split_condition
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 
 _WORDS = ("perturbation", "combination", "dose")
@@ -51,14 +51,13 @@ class _Groups:
 
     def parts(self, condition: str) -> tuple[str, ...]:
         """Perturbations of a condition, without doses."""
-        written = condition.split(COMBINATION_SEPARATOR)
-        return tuple(part.rpartition("@")[0] if self.columns.dose_key else part for part in written)
+        return tuple(split_condition(condition, dosed=self.columns.dose_key is not None))
 
     def dose(self, condition: str) -> float | None:
         """Dose of each part of a condition; None without doses, NaN if the parts have different ones."""
         if self.columns.dose_key is None:
             return None
-        doses = {float(part.rpartition("@")[2]) for part in condition.split(COMBINATION_SEPARATOR)}
+        doses = set(split_condition(condition, dosed=True).values())
         return doses.pop() if len(doses) == 1 else float("nan")
 
     def predictable(self, conditions: Iterable[str]) -> list[tuple[str, str]]:
@@ -85,7 +84,8 @@ def make_folds(
     ========================  ==========================================================================================
     a column of obs           the cells of one perturbation in one of its groups: a cell type, a donor, a patient, a
                               replicate (for donor within cell type, make a column of both)
-    ``"perturbation"``        all cells of a perturbation, in all contexts and combinations; alone, in each context
+    ``"perturbation"``        all cells of a perturbation, in all contexts and combinations; alone, in each context that
+                              has another perturbation
     ``"combination"``         all cells of a combination, whose parts stay; in each context
     ``"dose"``                all cells of a perturbation at a dose, whose other doses stay; in each context
     ========================  ==========================================================================================
@@ -209,8 +209,10 @@ def _perturbations(groups: _Groups, n_splits: int | None) -> list[_HeldOut]:
         touched = [condition for condition, own in parts.items() if set(own) & set(names)]
         if len(touched) == len(parts):
             raise DataError(f"Without {', '.join(names)} no perturbed cell is left to learn from; raise n_splits.")
+        gone = np.isin(groups.condition, touched)
+        rest = set(groups.context[~gone & (groups.condition != groups.columns.control)])
         predicted = groups.predictable(condition for name in names for condition in singles[name])
-        found.append(_HeldOut(np.isin(groups.condition, touched), predicted))
+        found.append(_HeldOut(gone, [group for group in predicted if group[1] in rest]))
     return found
 
 

@@ -35,7 +35,7 @@ def baseline_predictor(baseline: Callable[[], Baseline], columns: Columns | None
     def predict(train: AnnData, query: AnnData, fold: Fold, seed: int) -> Prediction:
         condition, context = group_labels(train, own)
         names = tuple(str(name) for name in train.var_names)
-        cells = TrainingCells(sp.csr_matrix(train.X), condition, context, own.control, names)
+        cells = TrainingCells(sp.csr_matrix(train.X), condition, context, own.control, names, own.dose_key is not None)
         rng = np.random.default_rng(fold_seed(seed, fold.number))
         n_cells = int(fold.truth.sum())
         return baseline().fit(cells).predict(sp.csr_matrix(query.X), fold.condition, fold.context, n_cells, rng)
