@@ -67,15 +67,18 @@ COLUMNS = {
 }
 
 
+def cells_of(task: Task, directory: Path) -> ad.AnnData:
+    """Cells of a task, read from the directory of the data sets."""
+    adata = ad.read_h5ad(directory / task.file)
+    return adata if task.cells is None else adata[task.cells(adata)].copy()
+
+
 def run(name: str, args: argparse.Namespace) -> str:
     """Benchmark one data set; returns its section in Markdown."""
     task = TASKS[name]
-    adata = ad.read_h5ad(args.data / task.file)
-    if task.cells is not None:
-        adata = adata[task.cells(adata)].copy()
     models = ["CFMVC", bm.NO_FLOW, *([bm.LATENT_ARITHMETIC] if args.latent_arithmetic else []), *args.join]
     scores = tl.benchmark(
-        adata,
+        cells_of(task, args.data),
         task.holdout,
         models=models,
         seeds=args.seeds,
