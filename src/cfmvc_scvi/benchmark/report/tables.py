@@ -1,0 +1,214 @@
+"""Tables of a report: text in cells, with what the text means."""
+
+from __future__ import annotations
+
+__all__ = ["Cell", "Table", "condition_table", "method_table", "metric_table", "number", "part_table"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from cfmvc_scvi.benchmark.summary import summarise
+from cfmvc_scvi.pl import METRICS
+
+Mark = Literal["", "win", "tie", "lose", "best"]
+_ARROWS = {"high": "↑", "low": "↓", "zero": "→\N{NO-BREAK SPACE}0"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table.
+
+    Parameters
+    ----------
+    text, note
+        What it says, and below it in small print.
+    mark
+        What it means, shown by colour and weight besides the text.
+    numeric
+        Set to the right.
+    """
+
+    text: str
+    note: str = ""
+    mark: Mark = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the row.
+
+    Parameters
+    ----------
+    caption
+        What it shows, in one sentence.
+    head
+        Names of the columns.
+    rows
+        Cells, as many in each row as there are columns.
+    """
+
+    caption: str
+    head: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Text of a number; a dash if it is not defined."""
+    return f"{value:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def label(metric: str) -> str:
+    """Name of a metric with an arrow to its best values."""
+    known = METRICS.get(metric)
+    return f"{known.label}\N{NO-BREAK SPACE}{_ARROWS[known.best]}" if known else metric
+
+
+def _numeric(value: float, note: str = "", mark: Mark = "") -> Cell:
+    return Cell(number(value), note, mark, numeric=True)
+
+
+def metric_table(compared: pd.DataFrame, model: str) -> Table:
+    """One row per primary metric: the model between floor, best simple baseline and ceiling.
+
+    Parameters
+    ----------
+    compared
+        As of `compare`.
+    model
+        Name of the model.
+    """
+    names = ("floor", "best simple baseline", model, "ceiling", "skill", "difference (95 % interval)")
+    head = [Cell("metric"), *(Cell(name, numeric=True) for name in names), Cell("outcome")]
+    rows = []
+    for name, row in compared.iterrows():
+        interval = f"{number(row['low'])} to {number(row['high'])}" if np.isfinite(row["low"]) else "no interval"
+        rows.append(
+            [
+                Cell(label(str(name))),
+                _numeric(row["floor"]),
+                _numeric(row["best"], str(row["by"])),
+                _numeric(row["model"], mark="best"),
+                _numeric(row["ceiling"]),
+                Cell(number(row["skill"], 2), numeric=True),
+                _numeric(row["difference"], interval),
+                Cell(row["outcome"], mark=row["outcome"]),
+            ]
+        )
+    caption = (
+        f"{model} against the best simple baseline of each metric. Difference: {model} minus that baseline, "
+        "with a bootstrap over contexts."
+    )
+    return Table(caption, head, rows)
+
+
+def method_table(summary: pd.DataFrame, cpu_seconds: Mapping[str, float], model: str, simple: Sequence[str]) -> Table:
+    """All methods, the best of each metric marked, with the CPU seconds of one prediction.
+
+    Parameters
+    ----------
+    summary
+        Methods x metrics, as of `summarise`.
+    cpu_seconds
+        Method to mean CPU seconds of training and prediction in one fold.
+    model, simple
+        Names of the model and of the simple baselines.
+    """
+    chosen = [name for name in METRICS if name in summary]
+    bounds = {"no change", "ceiling"}
+    head = [Cell("method"), *(Cell(label(name), numeric=True) for name in chosen), Cell("CPU s per fold", numeric=True)]
+    badness = {
+        name: _badness(name, summary.loc[[m for m in summary.index if m not in bounds], name]) for name in chosen
+    }
+    best = {name: values.idxmin() for name, values in badness.items() if pd.notna(values).any()}
+    rows = []
+    for method in (str(name) for name in summary.index):
+        kind = "floor" if method == "no change" else "real cells" if method == "ceiling" else ""
+        kind = kind or ("simple baseline" if method in simple else "")
+        scores = [
+            _numeric(float(summary.loc[method, name]), mark="best" if best.get(name) == method else "")
+            for name in chosen
+        ]
+        seconds = Cell(number(cpu_seconds.get(method, float("nan")), 1), numeric=True)
+        rows.append([Cell(method, kind, mark="best" if method == model else ""), *scores, seconds])
+    return Table(
+        "Means over held-out conditions and seeds. Bold: the best of each metric, floor and ceiling aside.", head, rows
+    )
+
+
+def part_table(gain: pd.DataFrame, model: str, without: str) -> Table:
+    """What a part of the model adds: the model with it, without it, and the difference."""
+    head = [
+        Cell("metric"),
+        *(Cell(name, numeric=True) for name in (without, model, "difference (95 % interval)")),
+        Cell(""),
+    ]
+    words = {"win": "better with the flow", "tie": "no clear difference", "lose": "worse with the flow"}
+    rows = [
+        [
+            Cell(label(str(name))),
+            _numeric(row["best"]),
+            _numeric(row["model"]),
+            _numeric(row["difference"], f"{number(row['low'])} to {number(row['high'])}"),
+            Cell(words[row["outcome"]], mark=row["outcome"]),
+        ]
+        for name, row in gain.iterrows()
+    ]
+    return Table(f"{model} with and without its flow, on the same trained models.", head, rows)
+
+
+def condition_table(
+    single: pd.DataFrame, compared: pd.DataFrame, model: str, sizes: pd.DataFrame, trust: pd.Series | None
+) -> Table:
+    """One row per held-out condition: the model, and below it the baseline that is best over all conditions.
+
+    Parameters
+    ----------
+    single
+        Tidy scores of single groups.
+    compared
+        As of `compare`.
+    model
+        Name of the model.
+    sizes
+        Index (condition, context) to the numbers of cells: control, true.
+    trust
+        Index (condition, context) to trust score; None makes no such column.
+    """
+    single = single.dropna(subset=["value"])
+    chosen = [str(name) for name in compared.index if name in set(summarise(single))]
+    head = [Cell("held out"), Cell("cells", "control / true", numeric=True)]
+    head += [Cell(label(name), numeric=True) for name in chosen]
+    rows = []
+    for (condition, context), group in single.groupby(["condition", "context"], sort=False):
+        table, size = summarise(group), sizes.loc[(condition, context)]
+        row = [Cell(f"{context}", f"{condition}"), Cell(f"{size['control']:,} / {size['true']:,}", numeric=True)]
+        for name in chosen:
+            own, other = (_score(table, method, name) for method in (model, compared.loc[name, "by"]))
+            wins = _badness(name, own) < _badness(name, other)
+            row.append(_numeric(own, number(other), "win" if wins else "lose"))
+        if trust is not None:
+            row.append(Cell(number(trust.get((condition, context), np.nan), 2), numeric=True))
+        rows.append(row)
+    if trust is not None:
+        head.append(Cell("trust", "before the truth", numeric=True))
+    by = "; ".join(f"{METRICS[name].label}: {compared.loc[name, 'by']}" for name in chosen)
+    caption = (
+        f"Means over seeds: {model}, and below it the best simple baseline of the metric ({by}). Underlined: {model} "
+        "is not better."
+    )
+    return Table(caption, head, rows)
+
+
+def _score(summary: pd.DataFrame, method: str, metric: str) -> float:
+    known = metric in summary and method in summary.index
+    return float(summary.loc[method, metric]) if known else float("nan")
+
+
+def _badness(metric: str, value: Any) -> Any:
+    """The lower, the better; of one value or of many."""
+    return {"high": -value, "low": value, "zero": abs(value)}[METRICS[metric].best]
