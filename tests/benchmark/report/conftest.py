@@ -1,4 +1,3 @@
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,36 +5,21 @@ import anndata as ad
 import pytest
 
 from cfmvc_scvi import benchmark as bm
-
-COLUMNS = bm.Columns()
-BASELINES = {"no change": bm.NoChange, "mean shift": bm.MeanShift}
-MODELS = {"CFMVC": bm.FoldChangeResampling, "CFMVC, no flow": bm.NearestContextShift}
+from cfmvc_scvi import tl
 
 
-def _write_store(adata: ad.AnnData, directory: Path, seeds: tuple[int, ...] = (0, 1)) -> Path:
-    """Store of a run on the tiny data, in which simple predictors play the model."""
-    store = bm.PredictionStore(directory)
-    folds = bm.make_folds(adata)
-    methods = {name: bm.baseline_predictor(cls) for name, cls in {**BASELINES, **MODELS}.items()}
-    scores = bm.evaluate(adata, folds, methods, seeds, store=store)
-    used = ("perturbation", "cell_type")
-    run = {
-        "holdout": "cell_type",
-        "columns": {"perturbation_key": "perturbation", "context_key": "cell_type", "control": "control"},
-        "seeds": list(seeds),
-        "methods": {name: {} for name in methods},
-        "folds": [{"id": fold.id, "condition": fold.condition, "context": fold.context} for fold in folds],
-        "fingerprint": bm.data_fingerprint(adata, used),
-        "versions": {"cfmvc-scvi": "0.1.0"},
-    }
-    (directory / "run.json").write_text(json.dumps(run))
-    store.write_scores(scores)
+def _write_store(adata: ad.AnnData, directory: Path, seeds: int = 2) -> Path:
+    columns = bm.Columns()
+    baselines = {"no change": bm.NoChange, "mean shift": bm.MeanShift}
+    played = {"CFMVC": bm.FoldChangeResampling, bm.NO_FLOW: bm.NearestContextShift}
+    models = {name: bm.baseline_predictor(baseline, columns) for name, baseline in played.items()}
+    tl.benchmark(adata, models=models, baselines=baselines, seeds=seeds, out=directory, progress=False)
     return directory
 
 
 @pytest.fixture
 def write_store() -> Callable[..., Path]:
-    """Run simple predictors on data, and write the store of the run."""
+    """Run simple predictors, two of which play the model, and return the store of the run."""
     return _write_store
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cfmvc_scvi.benchmark.report.write import WITHOUT_FLOW, write_report
+from cfmvc_scvi.benchmark.report.write import write_report
 
-__all__ = ["WITHOUT_FLOW", "write_report"]
+__all__ = ["write_report"]

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from cfmvc_scvi import metrics, pl
+from cfmvc_scvi._keys import METRICS
 
 Array = NDArray[np.float64]
 
@@ -105,9 +106,7 @@ def _short(name: str) -> str:
 
 def skill(skills: pd.DataFrame, model: str) -> Image:
     """Skill of all methods; `skills` is methods x metrics."""
-    parts = [
-        f"{pl.METRICS[name].label if name in pl.METRICS else name} {skills.loc[model, name]:.2f}" for name in skills
-    ]
+    parts = [f"{METRICS[name].label if name in METRICS else name} {skills.loc[model, name]:.2f}" for name in skills]
     alt = f"Skill of {model} between floor (0) and ceiling (1): {', '.join(parts)}. The table below has all numbers."
     return _image((6.8, 1.1 + 0.4 * skills.shape[1]), alt, lambda ax: pl.skill(skills, model, ax=ax, show=False))
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from cfmvc_scvi._keys import METRICS
 from cfmvc_scvi.benchmark.report import figures, tables
 from cfmvc_scvi.benchmark.report.figures import GroupCells, Image, coverage
 from cfmvc_scvi.benchmark.report.tables import Table, number
-from cfmvc_scvi.pl import METRICS
 
 _MEANING = {
     "pearson_delta": "whether the means of all genes move in the right proportions",
@@ -31,7 +31,8 @@ _MEANING = {
     "weighted_mse": "squared error of mean effects, weighted to genes that respond",
     "sig_jaccard": "overlap of the genes called significant in predicted and in real cells",
     "de_overlap": "share of the strongest real genes that are among the strongest predicted ones",
-    "variance_log_ratio": "spread between cells, predicted over real, in genes that respond; 0: the same, −1: half",
+    "variance_log_ratio": "error in the spread between cells, in genes that respond; 1: half or double",
+    "zero_share_error": "error in the share of counts that are zero",
     "context_discrimination": "whether a prediction resembles its own context's response more than another context's",
     "perturbation_discrimination": "whether a prediction resembles its own perturbation more than another one",
 }

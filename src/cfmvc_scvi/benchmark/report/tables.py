@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cfmvc_scvi.benchmark.summary import summarise
-from cfmvc_scvi.pl import METRICS
+from cfmvc_scvi._keys import METRICS
+from cfmvc_scvi.benchmark.baselines import FLOOR
+from cfmvc_scvi.benchmark.score import CEILING
+from cfmvc_scvi.benchmark.summary import losses, summarise
 
 Mark = Literal["", "win", "tie", "lose", "best"]
 _ARROWS = {"high": "↑", "low": "↓", "zero": "→\N{NO-BREAK SPACE}0"}
@@ -86,7 +88,6 @@ def metric_table(compared: pd.DataFrame, model: str) -> Table:
     head = [Cell("metric"), *(Cell(name, numeric=True) for name in names), Cell("outcome")]
     rows = []
     for name, row in compared.iterrows():
-        interval = f"{number(row['low'])} to {number(row['high'])}" if np.isfinite(row["low"]) else "no interval"
         rows.append(
             [
                 Cell(label(str(name))),
@@ -95,7 +96,7 @@ def metric_table(compared: pd.DataFrame, model: str) -> Table:
                 _numeric(row["model"], mark="best"),
                 _numeric(row["ceiling"]),
                 Cell(number(row["skill"], 2), numeric=True),
-                _numeric(row["difference"], interval),
+                _numeric(row["difference"], _interval(row)),
                 Cell(row["outcome"], mark=row["outcome"]),
             ]
         )
@@ -119,7 +120,7 @@ def method_table(summary: pd.DataFrame, cpu_seconds: Mapping[str, float], model:
         Names of the model and of the simple baselines.
     """
     chosen = [name for name in METRICS if name in summary]
-    bounds = {"no change", "ceiling"}
+    bounds = {FLOOR, CEILING}
     head = [Cell("method"), *(Cell(label(name), numeric=True) for name in chosen), Cell("CPU s per fold", numeric=True)]
     badness = {
         name: _badness(name, summary.loc[[m for m in summary.index if m not in bounds], name]) for name in chosen
@@ -127,7 +128,7 @@ def method_table(summary: pd.DataFrame, cpu_seconds: Mapping[str, float], model:
     best = {name: values.idxmin() for name, values in badness.items() if pd.notna(values).any()}
     rows = []
     for method in (str(name) for name in summary.index):
-        kind = "floor" if method == "no change" else "real cells" if method == "ceiling" else ""
+        kind = "floor" if method == FLOOR else "real cells" if method == CEILING else ""
         kind = kind or ("simple baseline" if method in simple else "")
         scores = [
             _numeric(float(summary.loc[method, name]), mark="best" if best.get(name) == method else "")
@@ -153,7 +154,7 @@ def part_table(gain: pd.DataFrame, model: str, without: str) -> Table:
             Cell(label(str(name))),
             _numeric(row["best"]),
             _numeric(row["model"]),
-            _numeric(row["difference"], f"{number(row['low'])} to {number(row['high'])}"),
+            _numeric(row["difference"], _interval(row)),
             Cell(words[row["outcome"]], mark=row["outcome"]),
         ]
         for name, row in gain.iterrows()
@@ -179,13 +180,12 @@ def condition_table(
     trust
         Index (condition, context) to trust score; None makes no such column.
     """
-    single = single.dropna(subset=["value"])
     chosen = [str(name) for name in compared.index if name in set(summarise(single))]
     head = [Cell("held out"), Cell("cells", "control / true", numeric=True)]
     head += [Cell(label(name), numeric=True) for name in chosen]
     rows = []
     for (condition, context), group in single.groupby(["condition", "context"], sort=False):
-        table, size = summarise(group), sizes.loc[(condition, context)]
+        table, size = summarise(losses(group)), sizes.loc[(condition, context)]
         row = [Cell(f"{context}", f"{condition}"), Cell(f"{size['control']:,} / {size['true']:,}", numeric=True)]
         for name in chosen:
             own, other = (_score(table, method, name) for method in (model, compared.loc[name, "by"]))
@@ -202,6 +202,10 @@ def condition_table(
         "is not better."
     )
     return Table(caption, head, rows)
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{number(row['low'])} to {number(row['high'])}" if np.isfinite(row["low"]) else "no interval"
 
 
 def _score(summary: pd.DataFrame, method: str, metric: str) -> float:

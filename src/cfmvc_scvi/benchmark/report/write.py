@@ -15,16 +15,18 @@ import pandas as pd
 from anndata import AnnData
 
 from cfmvc_scvi import metrics
+from cfmvc_scvi._keys import METRICS
+from cfmvc_scvi.benchmark.baselines import BASELINES, LATENT_ARITHMETIC
+from cfmvc_scvi.benchmark.compare import compare, verdict
 from cfmvc_scvi.benchmark.report import sections as parts
 from cfmvc_scvi.benchmark.report import tables
-from cfmvc_scvi.benchmark.report._provisional import SIMPLE, compare, skills, verdict
 from cfmvc_scvi.benchmark.report.figures import GroupCells, joint_coordinates
 from cfmvc_scvi.benchmark.report.page import render
 from cfmvc_scvi.benchmark.report.store import Run, read_run
-from cfmvc_scvi.benchmark.summary import summarise
+from cfmvc_scvi.benchmark.request import NO_FLOW
+from cfmvc_scvi.benchmark.summary import losses, skills, summarise
 from cfmvc_scvi.errors import UnknownConditionError
 
-WITHOUT_FLOW = "CFMVC, no flow"
 _N_UMAP = 1500  # cells of each role; a UMAP of three times as many takes about 20 s
 
 
@@ -34,7 +36,7 @@ def write_report(
     out: str | os.PathLike[str],
     model: str = "CFMVC",
     *,
-    without_flow: str = WITHOUT_FLOW,
+    without_flow: str = NO_FLOW,
     title: str | None = None,
     n_shown: int = 12,
     command: str | None = None,
@@ -82,7 +84,7 @@ def write_report(
     scores, methods = run.scores, list(run.scores["method"].unique())
     if model not in methods:
         raise UnknownConditionError(f"'{model}' has no scores; methods: {', '.join(methods)}.")
-    compared, summary = compare(scores, model), summarise(scores.dropna(subset=["value"]))
+    compared, summary = compare(scores, model), summarise(losses(scores))
     gain = compare(scores, model, [without_flow]) if without_flow in methods else None
     first = int(scores["seed"].min())
     groups = [_cells(run, adata, model, key, first) for key in _chosen(run.single, model, n_shown)]
@@ -95,7 +97,7 @@ def write_report(
         parts.parts(gain, model, without_flow),
         parts.conditions(table, found, len(run.groups), first, _notes(run.single, model), coordinates),
         parts.trusted(run.calibration_of(model), trust, model),
-        parts.all_methods(tables.method_table(summary, _cpu_seconds(scores), model, SIMPLE)),
+        parts.all_methods(tables.method_table(summary, _cpu_seconds(scores), model, (*BASELINES, LATENT_ARITHMETIC))),
         parts.limits(compared, run.sizes, scores["seed"].nunique(), model),
         parts.provenance(_facts(run, adata), command or _command(run)),
     ]
@@ -143,10 +145,10 @@ def _chosen(single: pd.DataFrame, model: str, n_shown: int) -> list[tuple[str, s
 def _notes(single: pd.DataFrame, model: str) -> dict[tuple[str, str], str]:
     """One line of scores for each held-out group."""
     notes = {}
-    for key, group in single[single["method"] == model].dropna(subset=["value"]).groupby(["condition", "context"]):
-        table = summarise(group).loc[model]
+    for key, group in single[single["method"] == model].groupby(["condition", "context"]):
+        table = summarise(losses(group)).loc[model]
         shown = [name for name in ("pearson_delta", "energy", "sig_jaccard") if name in table]
-        notes[key] = ", ".join(f"{parts.METRICS[name].label} {tables.number(table[name], 2)}" for name in shown)
+        notes[key] = ", ".join(f"{METRICS[name].label} {tables.number(table[name], 2)}" for name in shown)
     return notes
 
 
