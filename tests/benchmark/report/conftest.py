@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -8,12 +8,12 @@ from cfmvc_scvi import benchmark as bm
 from cfmvc_scvi import tl
 
 
-def _write_store(adata: ad.AnnData, directory: Path, seeds: int = 2) -> Path:
+def _write_store(adata: ad.AnnData, directory: Path, seeds: int = 2, only: Sequence[str] | None = None) -> Path:
     columns = bm.Columns()
     baselines = {"no change": bm.NoChange, "mean shift": bm.MeanShift}
     played = {"CFMVC": bm.FoldChangeResampling, bm.NO_FLOW: bm.NearestContextShift}
     models = {name: bm.baseline_predictor(baseline, columns) for name, baseline in played.items()}
-    tl.benchmark(adata, models=models, baselines=baselines, seeds=seeds, out=directory, progress=False)
+    tl.benchmark(adata, models=models, baselines=baselines, seeds=seeds, only=only, out=directory, progress=False)
     return directory
 
 

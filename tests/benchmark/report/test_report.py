@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -113,6 +114,20 @@ def test_names_in_the_data_cannot_become_markup(write_store, tiny_adata, tmp_pat
     assert script in page.text and image in page.text
 
 
+def test_the_call_that_repeats_the_run_does_not_tell_where_it_was(page, store):
+    setup = {"perturbation_key": "perturbation", "control_category": "control", "labels_key": "cell_type"}
+    assert f"cfmvc_scvi.tl.benchmark(adata, 'cell_type', setup={setup}, seeds=[0, 1], out='run')" in page.text
+    assert str(store.parent) not in " ".join(page.text)
+
+
+def test_limits_name_what_the_intervals_are_drawn_over(page, write_store, tiny_adata, tmp_path):
+    assert "Intervals come from 3 contexts." in " ".join(page.text)
+    one = tiny_adata[(tiny_adata.obs["perturbation"] != "B").to_numpy()].copy()
+    store = write_store(one, tmp_path / "run", seeds=1, only=["T"])
+    text = " ".join(_page(write_report(store, one, tmp_path / "out", n_shown=0)).text)
+    assert "There is one held-out condition, hence no interval" in text and "Intervals come from" not in text
+
+
 def test_same_store_same_page(store, adata, tmp_path):
     first, second = (write_report(store, adata, tmp_path / name, n_shown=1) for name in "ab")
     assert first.read_text() == second.read_text()
@@ -133,6 +148,11 @@ def test_bad_input(store, adata, tmp_path):
     with pytest.raises(DataError, match="run"):
         write_report(tmp_path / "nowhere", adata, tmp_path)
     copy = _measured(store, tmp_path)
+    asked = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({name: asked[name] for name in asked if name != "columns"}))
+    with pytest.raises(DataError, match="does not say: columns"):
+        write_report(copy, adata, tmp_path)
+    (copy / "run.json").write_text(json.dumps(asked))
     pd.DataFrame({"method": ["CFMVC"]}).to_csv(copy / "trust.csv", index=False)
     with pytest.raises(UnknownConditionError, match="no column 'condition'"):
         write_report(copy, adata, tmp_path)

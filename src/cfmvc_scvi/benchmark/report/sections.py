@@ -74,10 +74,8 @@ def metric_by_metric(compared: pd.DataFrame, skills: pd.DataFrame, model: str) -
         "Metric by metric",
         texts=[
             "Skill puts all metrics on one scale: 0 is the floor, control cells taken as the prediction; 1 is the "
-            "ceiling, "
-            "one half of the real cells predicting the other half, which no model can be expected to pass. A win "
-            "needs a "
-            "difference whose interval leaves out zero."
+            "ceiling, one half of the real cells predicting the other half, which no model can be expected to pass. A "
+            "win needs a difference whose interval leaves out zero; without an interval, its sign decides."
         ],
         image=figures.skill(skills, model),
         caption="The best of the others may be another one in each metric; the table names the best simple baseline.",
@@ -110,6 +108,15 @@ def parts(gain: pd.DataFrame | None, model: str, without: str) -> Section:
     return Section(*names, texts=texts, table=tables.part_table(gain, model, without), kind="metrics")
 
 
+def _card(group: GroupCells, note: str, coordinates: tuple[np.ndarray, pd.DataFrame] | None) -> Card:
+    title, images = f"{group.context} under {group.condition}", [figures.delta(group), figures.distributions(group)]
+    if coordinates is not None:
+        points, labels = coordinates
+        own = ((labels["condition"] == group.condition) & (labels["context"] == group.context)).to_numpy()
+        images.append(figures.umap(points[own], labels[own], title, small=True))
+    return Card(title, note, images)
+
+
 def conditions(
     table: Table,
     groups: Sequence[GroupCells],
@@ -119,17 +126,8 @@ def conditions(
     coordinates: tuple[np.ndarray, pd.DataFrame] | None,
 ) -> Section:
     """Each held-out condition: scores of all, figures of those in `groups`."""
-    cards, image, caption = [], None, ""
-    for group in groups:
-        images = [figures.delta(group), figures.distributions(group)]
-        if coordinates is not None:
-            points, labels = coordinates
-            own = ((labels["condition"] == group.condition) & (labels["context"] == group.context)).to_numpy()
-            images.append(
-                figures.umap(points[own], labels[own], f"{group.context} under {group.condition}", small=True)
-            )
-        note = notes.get((group.condition, group.context), "")
-        cards.append(Card(f"{group.context} under {group.condition}", note, images))
+    cards = [_card(group, notes.get((group.condition, group.context), ""), coordinates) for group in groups]
+    image, caption = None, ""
     texts = [
         "Averages hide the condition that goes wrong. Each was predicted by a model that never saw its perturbed cells."
     ]
@@ -142,9 +140,8 @@ def conditions(
         image = figures.umap(*coordinates, "all conditions with figures below")
         caption = (
             "Joint UMAP of control, true and predicted cells: log1p CP10k, PCA fitted on control and true cells and "
-            "applied to all, 15 neighbours, fixed seeds. Groups are drawn in equal numbers at most. Distances on "
-            "such a "
-            "map mean little; overlap of true and predicted cells is what to look for."
+            "applied to all, 15 neighbours, fixed seeds. Groups are drawn in equal numbers at most. Distances on such "
+            "a map mean little; overlap of true and predicted cells is what to look for."
         )
     below = (
         f"Seed {seed}. Left: effect on the mean of each gene, predicted against true. Middle: the genes of strongest "
@@ -172,8 +169,8 @@ def trusted(calibration: pd.DataFrame | None, trust: pd.DataFrame | None, model:
     else:
         covered = ", ".join(f"{observed:.1%} for {nominal:.0%}" for nominal, observed in coverage(calibration).items())
         texts.append(
-            f"Intervals of {model} promise to contain the true effect on a gene of a held-out condition. They did: "
-            f"{covered}. On the dashed line they keep the promise, below it they are too narrow."
+            f"Intervals of {model} promise to contain the true effect on a gene of a held-out condition. Observed "
+            f"for promised coverage: {covered}. On the dashed line they keep the promise, below it they are too narrow."
         )
         images.append(figures.calibration(calibration))
     if trust is None or "error" not in trust:
@@ -197,11 +194,14 @@ def all_methods(table: Table) -> Section:
 
 def limits(compared: pd.DataFrame, sizes: pd.DataFrame, n_seeds: int, model: str) -> Section:
     """What these numbers do not show, as far as the numbers themselves tell."""
-    n_contexts = sizes.index.get_level_values("context").nunique()
+    n_contexts, n_conditions = (sizes.index.get_level_values(name).nunique() for name in ("context", "condition"))
+    n_drawn, drawn = max((n_contexts, "context"), (n_conditions, "condition"), key=lambda pair: pair[0])
     points = []
-    if n_contexts < 10:
+    if n_drawn == 1:
+        points.append("There is one held-out condition, hence no interval: outcomes are the signs of differences.")
+    elif n_drawn < 10:
         points.append(
-            f"Intervals come from {n_contexts} context{'s' * (n_contexts != 1)}. With so few they are rough, and too "
+            f"Intervals come from {n_drawn} {drawn}s. With so few they are rough, and too "
             "narrow rather than too wide: read effect sizes first."
         )
     if n_seeds < 5:
@@ -212,8 +212,7 @@ def limits(compared: pd.DataFrame, sizes: pd.DataFrame, n_seeds: int, model: str
     if len(small):
         points.append(
             f"{len(small)} of {len(sizes)} held-out conditions have fewer than 50 real cells: their own scores are "
-            "noisy, and "
-            "their ceilings low."
+            "noisy, and their ceilings low."
         )
     reached = compared[compared["skill"] >= 1]
     if len(reached):
@@ -222,7 +221,7 @@ def limits(compared: pd.DataFrame, sizes: pd.DataFrame, n_seeds: int, model: str
     empty = compared[~np.isfinite(compared["skill"])]
     if len(empty):
         names = ", ".join(METRICS[str(name)].label for name in empty.index)
-        points.append(f"Skill is not defined for {names}: floor and ceiling are the same.")
+        points.append(f"Skill is not defined for {names}: the ceiling is no better than the floor.")
     points += [
         "The best simple baseline is chosen for each metric after seeing the scores, which favours the baselines.",
         "Scores hold for the groups held out here. A group unlike all of them may be predicted worse.",

@@ -21,6 +21,7 @@ from cfmvc_scvi.benchmark.store import PredictionStore, data_fingerprint, read_p
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 
 _GROUP = ["condition", "context"]
+_ASKED = ("holdout", "columns", "setup", "folds", "fingerprint", "versions")
 _KEYS = ("method", *_GROUP, "seed")
 
 
@@ -112,6 +113,8 @@ def read_run(directory: str | os.PathLike[str], adata: AnnData) -> Run:
     """
     store = PredictionStore(directory)
     asked, scores = store.read_run(), store.read_scores()
+    if absent := [name for name in _ASKED if name not in asked]:
+        raise DataError(f"run.json of '{store.directory}' does not say: {', '.join(absent)}; run the benchmark anew.")
     columns = Columns(**asked["columns"])
     used = [name for name in (columns.perturbation_key, columns.context_key, columns.dose_key) if name is not None]
     fingerprint = data_fingerprint(adata, used)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Cell", "Table", "condition_table", "method_table", "metric_table", "number", "part_table"]
+__all__ = ["Cell", "Table", "condition_table", "label", "method_table", "metric_table", "number", "part_table"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cfmvc_scvi._keys import METRICS
-from cfmvc_scvi.benchmark.baselines import FLOOR
+from cfmvc_scvi.benchmark.baselines import BASELINES, FLOOR, LATENT_ARITHMETIC
 from cfmvc_scvi.benchmark.score import CEILING
 from cfmvc_scvi.benchmark.summary import losses, summarise
 
@@ -74,6 +74,10 @@ def _numeric(value: float, note: str = "", mark: Mark = "") -> Cell:
     return Cell(number(value), note, mark, numeric=True)
 
 
+def _interval(row: pd.Series) -> str:
+    return f"{number(row['low'])} to {number(row['high'])}" if np.isfinite(row["low"]) else "no interval"
+
+
 def metric_table(compared: pd.DataFrame, model: str) -> Table:
     """One row per primary metric: the model between floor, best simple baseline and ceiling.
 
@@ -101,44 +105,46 @@ def metric_table(compared: pd.DataFrame, model: str) -> Table:
             ]
         )
     caption = (
-        f"{model} against the best simple baseline of each metric. Difference: {model} minus that baseline, "
-        "with a bootstrap over contexts."
+        f"{model} against the best simple baseline of each metric. Difference: {model} minus that baseline. "
+        "The interval is a bootstrap over contexts, or over conditions where those are more. Where zero is best, all "
+        "are magnitudes."
     )
     return Table(caption, head, rows)
 
 
-def method_table(summary: pd.DataFrame, cpu_seconds: Mapping[str, float], model: str, simple: Sequence[str]) -> Table:
+def method_table(summary: pd.DataFrame, cpu_seconds: Mapping[str, float], model: str) -> Table:
     """All methods, the best of each metric marked, with the CPU seconds of one prediction.
 
     Parameters
     ----------
     summary
-        Methods x metrics, as of `summarise`.
+        Methods x metrics, as of `summarise` of `losses`.
     cpu_seconds
         Method to mean CPU seconds of training and prediction in one fold.
-    model, simple
-        Names of the model and of the simple baselines.
+    model
+        Name of the model.
     """
     chosen = [name for name in METRICS if name in summary]
-    bounds = {FLOOR, CEILING}
+    methods = [str(name) for name in summary.index]
+    ranked = [name for name in methods if name not in (FLOOR, CEILING)]
     head = [Cell("method"), *(Cell(label(name), numeric=True) for name in chosen), Cell("CPU s per fold", numeric=True)]
-    badness = {
-        name: _badness(name, summary.loc[[m for m in summary.index if m not in bounds], name]) for name in chosen
-    }
+    badness = {name: _badness(name, summary.loc[ranked, name]) for name in chosen}
     best = {name: values.idxmin() for name, values in badness.items() if pd.notna(values).any()}
+    kinds = dict.fromkeys((*BASELINES, LATENT_ARITHMETIC), "simple baseline")
+    kinds |= {FLOOR: "floor", CEILING: "real cells"}
     rows = []
-    for method in (str(name) for name in summary.index):
-        kind = "floor" if method == FLOOR else "real cells" if method == CEILING else ""
-        kind = kind or ("simple baseline" if method in simple else "")
+    for method in methods:
         scores = [
             _numeric(float(summary.loc[method, name]), mark="best" if best.get(name) == method else "")
             for name in chosen
         ]
         seconds = Cell(number(cpu_seconds.get(method, float("nan")), 1), numeric=True)
-        rows.append([Cell(method, kind, mark="best" if method == model else ""), *scores, seconds])
-    return Table(
-        "Means over held-out conditions and seeds. Bold: the best of each metric, floor and ceiling aside.", head, rows
+        rows.append([Cell(method, kinds.get(method, ""), mark="best" if method == model else ""), *scores, seconds])
+    caption = (
+        "Means over held-out conditions and seeds, of magnitudes where zero is best. Bold: the best of each metric, "
+        "floor and ceiling aside."
     )
+    return Table(caption, head, rows)
 
 
 def part_table(gain: pd.DataFrame, model: str, without: str) -> Table:
@@ -146,7 +152,7 @@ def part_table(gain: pd.DataFrame, model: str, without: str) -> Table:
     head = [
         Cell("metric"),
         *(Cell(name, numeric=True) for name in (without, model, "difference (95 % interval)")),
-        Cell(""),
+        Cell("outcome"),
     ]
     words = {"win": "better with the flow", "tie": "no clear difference", "lose": "worse with the flow"}
     rows = [
@@ -202,10 +208,6 @@ def condition_table(
         "is not better."
     )
     return Table(caption, head, rows)
-
-
-def _interval(row: pd.Series) -> str:
-    return f"{number(row['low'])} to {number(row['high'])}" if np.isfinite(row["low"]) else "no interval"
 
 
 def _score(summary: pd.DataFrame, method: str, metric: str) -> float:

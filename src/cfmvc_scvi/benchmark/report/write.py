@@ -16,7 +16,6 @@ from anndata import AnnData
 
 from cfmvc_scvi import metrics
 from cfmvc_scvi._keys import METRICS
-from cfmvc_scvi.benchmark.baselines import BASELINES, LATENT_ARITHMETIC
 from cfmvc_scvi.benchmark.compare import compare, verdict
 from cfmvc_scvi.benchmark.report import sections as parts
 from cfmvc_scvi.benchmark.report import tables
@@ -65,7 +64,7 @@ def write_report(
     n_shown
         Held-out conditions with figures; of more, some at equal steps from the worst to the best.
     command
-        What repeats the run; None writes the call of `tl.benchmark`.
+        What repeats the run; None writes a call of `tl.benchmark` with its default methods.
     seed
         Of the cells drawn for the joint UMAP.
 
@@ -93,11 +92,13 @@ def write_report(
     trust = run.trust_of(model)
     table = tables.condition_table(run.single, compared, model, run.sizes, None if trust is None else trust["trust"])
     sections = [
-        parts.metric_by_metric(compared, skills(summary).drop(index=without_flow, errors="ignore"), model),
+        parts.metric_by_metric(
+            compared, skills(summary)[list(compared.index)].drop(index=without_flow, errors="ignore"), model
+        ),
         parts.parts(gain, model, without_flow),
         parts.conditions(table, found, len(run.groups), first, _notes(run.single, model), coordinates),
         parts.trusted(run.calibration_of(model), trust, model),
-        parts.all_methods(tables.method_table(summary, _cpu_seconds(scores), model, (*BASELINES, LATENT_ARITHMETIC))),
+        parts.all_methods(tables.method_table(summary, _cpu_seconds(scores), model)),
         parts.limits(compared, run.sizes, scores["seed"].nunique(), model),
         parts.provenance(_facts(run, adata), command or _command(run)),
     ]
@@ -188,5 +189,9 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _command(run: Run) -> str:
-    keys = "".join(f", {name}={value!r}" for name, value in run.asked["columns"].items() if value is not None)
-    return f"cfmvc_scvi.tl.benchmark(adata, holdout={run.asked['holdout']!r}{keys}, out={str(run.store.directory)!r})"
+    seeds = [int(seed) for seed in sorted(run.scores["seed"].unique())]
+    place = run.store.directory.name  # not the whole path: the page is sent to others
+    return (
+        f"cfmvc_scvi.tl.benchmark(adata, {run.asked['holdout']!r}, setup={run.asked['setup']!r}, seeds={seeds}, "
+        f"out={place!r})"
+    )
