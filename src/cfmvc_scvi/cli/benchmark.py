@@ -86,8 +86,9 @@ def benchmark(
     title = f"Mean over {n_groups} held-out groups and {scores['seed'].nunique()} seeds"
     console.print(score_table(compared, "CFMVC", title))
     console.print(bm.verdict(compared), soft_wrap=True)
-    asked = {"holdout": holdout, "report": report, "only": only, "seeds": seeds, "predictions": predictions}
-    command = _command(data, {**asked, **keys, "control": control, "layer": layer, **epochs})
+    joined = [f"{name}={directory.resolve().name}" for name, directory in others.items()]
+    asked = {"holdout": holdout, "report": report.resolve().name, "only": only, "seeds": seeds, "predictions": joined}
+    command = _command(data.name, {**asked, **keys, "control": control, "layer": layer, **epochs})
     with Console(stderr=True).status("drawing the report"):
         page = write_report(report / _RUN, adata, report, title=f"{data.name}: CFMVC", command=command)
     console.print(f"report: {page}", soft_wrap=True)
@@ -112,9 +113,9 @@ def _remove(report: Path) -> None:
         shutil.rmtree(report / _RUN)
 
 
-def _command(data: Path, given: Mapping[str, Any]) -> str:
-    """Write the line that repeats the run, for a shell."""
-    words = ["cfmvc-scvi", "benchmark", str(data)]
+def _command(data: str, given: Mapping[str, Any]) -> str:
+    """Write the line that repeats the run, for a shell; files by their names, for the page is sent to others."""
+    words = ["cfmvc-scvi", "benchmark", data]
     for name, value in given.items():
         values = value if isinstance(value, list) else [] if value is None else [value]
         for one in values:
