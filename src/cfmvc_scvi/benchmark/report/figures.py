@@ -6,6 +6,7 @@ __all__ = [
     "GroupCells",
     "Image",
     "calibration",
+    "coverage",
     "delta",
     "distributions",
     "joint_coordinates",
@@ -17,6 +18,7 @@ __all__ = [
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -31,6 +33,7 @@ from sklearn.decomposition import PCA
 
 from cfmvc_scvi import metrics, pl
 from cfmvc_scvi._keys import METRICS
+from cfmvc_scvi.benchmark.report.tables import number
 
 Array = NDArray[np.float64]
 
@@ -53,12 +56,15 @@ class Image:
         What it shows, for those who cannot see it.
     width, height
         In CSS pixels, at which text has the size of the page's small print.
+    caption
+        What stands below it.
     """
 
     source: str
     alt: str
     width: int
     height: int
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,13 @@ class GroupCells:
         return metrics.top_genes(scores, min(_N_GENES, len(self.genes)))
 
 
-def _image(size: tuple[float, float], alt: str, draw: Callable[[Axes], object]) -> Image:
+def _image(size: tuple[float, float], alt: str, draw: Callable[[Axes], object], caption: str) -> Image:
     """Draw on a figure that pyplot does not know: no window, no state, whatever the caller has open."""
     figure, stream = Figure(figsize=size, layout="constrained"), BytesIO()
     draw(figure.subplots())
     figure.savefig(stream, format="png", dpi=_DPI, metadata={"Software": None})
     source = "data:image/png;base64," + b64encode(stream.getvalue()).decode("ascii")
-    return Image(source, alt, round(96 * size[0]), round(96 * size[1]))
+    return Image(source, alt, round(96 * size[0]), round(96 * size[1]), caption)
 
 
 def _short(name: str) -> str:
@@ -104,11 +110,19 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
-def skill(skills: pd.DataFrame, model: str) -> Image:
-    """Skill of all methods; `skills` is methods x metrics."""
-    parts = [f"{METRICS[name].label if name in METRICS else name} {skills.loc[model, name]:.2f}" for name in skills]
+def skill(skills: pd.DataFrame, model: str) -> Image | None:
+    """Skill of all methods; `skills` is methods x metrics. None if skill is defined for no metric."""
+    drawn = skills.dropna(axis=1, how="all")
+    if drawn.shape[1] == 0:
+        return None
+    parts = [f"{METRICS[str(name)].label} {number(drawn.loc[model, name], 2)}" for name in drawn]
     alt = f"Skill of {model} between floor (0) and ceiling (1): {', '.join(parts)}. The table below has all numbers."
-    return _image((6.8, 1.1 + 0.4 * skills.shape[1]), alt, lambda ax: pl.skill(skills, model, ax=ax, show=False))
+    caption = (
+        "Skill of each method between floor and ceiling. The best of the others may be another one in each metric; the "
+        "table names the best simple baseline."
+    )
+    size = (6.8, 1.1 + 0.4 * drawn.shape[1])
+    return _image(size, alt, lambda ax: pl.skill(drawn, model, ax=ax, show=False), caption)
 
 
 def delta(group: GroupCells) -> Image:
@@ -120,7 +134,8 @@ def delta(group: GroupCells) -> Image:
         f"correlation {r:.2f}."
     )
     names = [_short(name) for name in group.genes]
-    return _image((3.1, 3.1), alt, lambda ax: pl.delta(predicted, true, names, 8, ax=ax, show=False))
+    caption = "Effect on the mean of each gene, predicted against true."
+    return _image((3.1, 3.1), alt, lambda ax: pl.delta(predicted, true, names, 8, ax=ax, show=False), caption)
 
 
 def distributions(group: GroupCells) -> Image:
@@ -138,7 +153,7 @@ def distributions(group: GroupCells) -> Image:
         pl.distributions(few, [_short(name) for name in names], ax=ax, show=False)
         ax.tick_params(axis="x", rotation=30 if max(map(len, names)) > 6 else 0)
 
-    return _image((4.5, 3.1), alt, draw)
+    return _image((4.5, 3.1), alt, draw, "Genes of the strongest true response, cell by cell.")
 
 
 def joint_coordinates(groups: Sequence[GroupCells], n_cells: int, rng: Generator) -> tuple[Array, pd.DataFrame]:
@@ -189,7 +204,12 @@ def umap(coordinates: Array, labels: pd.DataFrame, title: str, *, small: bool = 
         if small and legend is not None:
             legend.remove()
 
-    return _image((3.0, 3.1) if small else (7.0, 4.6), alt, draw)
+    caption = (
+        "Joint UMAP of control, true and predicted cells: log1p CP10k, PCA fitted on control and true cells and "
+        f"applied to all, {_N_NEIGHBOURS} neighbours, fixed seeds. Groups are drawn in equal numbers at most. "
+        "Distances on such a map mean little; overlap of true and predicted cells is what to look for."
+    )
+    return _image((3.0, 3.1) if small else (7.0, 4.6), alt, draw, "Its cells on the joint UMAP." if small else caption)
 
 
 def coverage(frame: pd.DataFrame) -> dict[float, float]:
@@ -205,11 +225,14 @@ def calibration(frame: pd.DataFrame) -> Image:
         f"{observed:.0%} inside the {nominal:.0%} intervals" for nominal, observed in coverage(frame).items()
     )
     alt = f"Coverage of intervals: {parts}."
-    return _image((3.9, 3.9), alt, lambda ax: pl.calibration(frame, ax=ax, show=False))
+    caption = "Share of true effects inside the intervals, against the share that these promise."
+    return _image((3.9, 3.9), alt, lambda ax: pl.calibration(frame, ax=ax, show=False), caption)
 
 
 def trust(frame: pd.DataFrame) -> Image:
     """Error against trust score; `frame` has the index (condition, context)."""
     names = [f"{context}, {condition}" for condition, context in frame.index] if len(frame) <= _MOST_NAMES else None
     alt = f"Error of {len(frame)} held-out conditions against their trust score."
-    return _image((4.9, 3.9), alt, lambda ax: pl.trust(frame["trust"], frame["error"], names, ax=ax, show=False))
+    caption = "Error of each held-out condition against the trust put in it beforehand."
+    draw = partial(pl.trust, frame["trust"], frame["error"], names, show=False)
+    return _image((4.9, 3.9), alt, lambda ax: draw(ax=ax), caption)

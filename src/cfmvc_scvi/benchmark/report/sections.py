@@ -9,6 +9,7 @@ __all__ = [
     "conditions",
     "limits",
     "metric_by_metric",
+    "pairs",
     "parts",
     "provenance",
     "trusted",
@@ -38,6 +39,9 @@ _MEANING = {
 }
 
 
+_FEW_CLUSTERS, _FEW_SEEDS, _FEW_CELLS = 10, 5, 50
+
+
 @dataclass(frozen=True)
 class Card:
     """One held-out condition: a heading, a line of numbers, images."""
@@ -56,11 +60,9 @@ class Section:
     title: str
     texts: Sequence[str] = ()
     image: Image | None = None
-    caption: str = ""
     table: Table | None = None
     kind: str = ""
     cards: Sequence[Card] = ()
-    cards_caption: str = ""
     points: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
@@ -78,7 +80,6 @@ def metric_by_metric(compared: pd.DataFrame, skills: pd.DataFrame, model: str) -
             "win needs a difference whose interval leaves out zero; without an interval, its sign decides."
         ],
         image=figures.skill(skills, model),
-        caption="The best of the others may be another one in each metric; the table names the best simple baseline.",
         table=tables.metric_table(compared, model),
         kind="metrics",
         facts={tables.label(name): _MEANING[name] for name in map(str, compared.index) if name in _MEANING},
@@ -91,15 +92,9 @@ def parts(gain: pd.DataFrame | None, model: str, without: str) -> Section:
     if gain is None:
         text = f"The run has no method called '{without}', so what the flow adds to {model} was not measured."
         return Section(*names, texts=[text])
-    words = {
-        outcome: [METRICS[str(name)].label for name in gain.index[gain["outcome"] == outcome]]
-        for outcome in ("win", "lose", "tie")
-    }
-    found = [
-        f"{phrase} {', '.join(words[outcome])}"
-        for outcome, phrase in (("win", "improves"), ("lose", "worsens"), ("tie", "makes no clear difference to"))
-        if words[outcome]
-    ]
+    phrases = {"win": "improves", "lose": "worsens", "tie": "makes no clear difference to"}
+    named = {outcome: _labels(gain, gain["outcome"] == outcome) for outcome in phrases}
+    found = [f"{phrases[outcome]} {labels}" for outcome, labels in named.items() if labels]
     texts = [
         "A prediction has three parts: the mean effect, estimated in closed form from the contexts that saw the "
         "perturbation; counts that are coupled to each cell's own; and differences between cells, which come from the "
@@ -127,37 +122,18 @@ def conditions(
 ) -> Section:
     """Each held-out condition: scores of all, figures of those in `groups`."""
     cards = [_card(group, notes.get((group.condition, group.context), ""), coordinates) for group in groups]
-    image, caption = None, ""
     texts = [
-        "Averages hide the condition that goes wrong. Each was predicted by a model that never saw its perturbed cells."
+        "Averages hide the condition that goes wrong. Each was predicted by a model that never saw its perturbed "
+        f"cells. Figures are of seed {seed}."
     ]
     if len(groups) < n_groups:
         texts.append(
             f"Figures are shown for {len(groups)} of {n_groups} conditions, at equal steps from the worst to the best "
             "Pearson Delta."
         )
-    if coordinates is not None and len(groups) > 1:
-        image = figures.umap(*coordinates, "all conditions with figures below")
-        caption = (
-            "Joint UMAP of control, true and predicted cells: log1p CP10k, PCA fitted on control and true cells and "
-            "applied to all, 15 neighbours, fixed seeds. Groups are drawn in equal numbers at most. Distances on such "
-            "a map mean little; overlap of true and predicted cells is what to look for."
-        )
-    below = (
-        f"Seed {seed}. Left: effect on the mean of each gene, predicted against true. Middle: the genes of strongest "
-        "true response. Right: the joint UMAP."
-    )
+    image = None if coordinates is None else figures.umap(*coordinates, "all conditions with figures below")
     return Section(
-        "conditions",
-        "Conditions",
-        "Held-out conditions, one by one",
-        texts,
-        image,
-        caption,
-        table,
-        "many",
-        cards,
-        below,
+        "conditions", "Conditions", "Held-out conditions, one by one", texts, image, table, kind="many", cards=cards
     )
 
 
@@ -173,7 +149,7 @@ def trusted(calibration: pd.DataFrame | None, trust: pd.DataFrame | None, model:
             f"for promised coverage: {covered}. On the dashed line they keep the promise, below it they are too narrow."
         )
         images.append(figures.calibration(calibration))
-    if trust is None or "error" not in trust:
+    if trust is None:
         texts.append("This run has no trust scores, so whether they foretell errors is not shown.")
     else:
         rho = trust["trust"].corr(trust["error"], method="spearman") if len(trust) > 2 else np.nan
@@ -187,6 +163,16 @@ def trusted(calibration: pd.DataFrame | None, trust: pd.DataFrame | None, model:
     return Section("trust", "Uncertainty", "Can its uncertainty be believed?", texts, cards=cards)
 
 
+def pairs(compared: Mapping[str, pd.DataFrame], model: str) -> Section:
+    """The model against each of the others; `compared` is by their names, as of `compare` with the one."""
+    text = (
+        "Both are scored on the same cells with the same random numbers, so what is hard about a condition cancels in "
+        "the difference."
+    )
+    table = tables.pair_table(compared, model)
+    return Section("pairs", "Pairs", "Against each method, pair by pair", [text], table=table, kind="many")
+
+
 def all_methods(table: Table) -> Section:
     """Everything that was compared."""
     return Section("methods", "Methods", "All methods", table=table, kind="many")
@@ -194,34 +180,7 @@ def all_methods(table: Table) -> Section:
 
 def limits(compared: pd.DataFrame, sizes: pd.DataFrame, n_seeds: int, model: str) -> Section:
     """What these numbers do not show, as far as the numbers themselves tell."""
-    n_contexts, n_conditions = (sizes.index.get_level_values(name).nunique() for name in ("context", "condition"))
-    n_drawn, drawn = max((n_contexts, "context"), (n_conditions, "condition"), key=lambda pair: pair[0])
-    points = []
-    if n_drawn == 1:
-        points.append("There is one held-out condition, hence no interval: outcomes are the signs of differences.")
-    elif n_drawn < 10:
-        points.append(
-            f"Intervals come from {n_drawn} {drawn}s. With so few they are rough, and too "
-            "narrow rather than too wide: read effect sizes first."
-        )
-    if n_seeds < 5:
-        points.append(
-            f"{n_seeds} seed{'s' * (n_seeds != 1)}: how much training and sampling vary is hardly seen; use five."
-        )
-    small = sizes[sizes["true"] < 50]
-    if len(small):
-        points.append(
-            f"{len(small)} of {len(sizes)} held-out conditions have fewer than 50 real cells: their own scores are "
-            "noisy, and their ceilings low."
-        )
-    reached = compared[compared["skill"] >= 1]
-    if len(reached):
-        names = ", ".join(METRICS[str(name)].label for name in reached.index)
-        points.append(f"{model} is at the ceiling of {names}: these data cannot tell better predictions from it.")
-    empty = compared[~np.isfinite(compared["skill"])]
-    if len(empty):
-        names = ", ".join(METRICS[str(name)].label for name in empty.index)
-        points.append(f"Skill is not defined for {names}: the ceiling is no better than the floor.")
+    points = [*_few(sizes, n_seeds), *_bounds(compared, model)]
     points += [
         "The best simple baseline is chosen for each metric after seeing the scores, which favours the baselines.",
         "Scores hold for the groups held out here. A group unlike all of them may be predicted worse.",
@@ -229,6 +188,45 @@ def limits(compared: pd.DataFrame, sizes: pd.DataFrame, n_seeds: int, model: str
         "causal only as far as the perturbation was assigned independently of all else that shapes a cell.",
     ]
     return Section("limits", "Limits", "What this does not show", points=points)
+
+
+def _few(sizes: pd.DataFrame, n_seeds: int) -> list[str]:
+    """Limits that come from small numbers of groups, seeds and cells."""
+    n_contexts, n_conditions = (sizes.index.get_level_values(name).nunique() for name in ("context", "condition"))
+    n_drawn, drawn = max((n_contexts, "context"), (n_conditions, "condition"), key=lambda pair: pair[0])
+    points = []
+    if n_drawn == 1:
+        points.append("There is one held-out condition, hence no interval: outcomes are the signs of differences.")
+    elif n_drawn < _FEW_CLUSTERS:
+        points.append(
+            f"Intervals come from {n_drawn} {drawn}s. With so few they are rough, and too narrow rather than too wide: "
+            "read effect sizes first."
+        )
+    if n_seeds < _FEW_SEEDS:
+        points.append(
+            f"{n_seeds} seed{'s' * (n_seeds != 1)}: how much training and sampling vary is hardly seen; use five."
+        )
+    n_small = int((sizes["true"] < _FEW_CELLS).sum())
+    if n_small:
+        points.append(
+            f"{n_small} of {len(sizes)} held-out conditions have fewer than {_FEW_CELLS} real cells: their own scores "
+            "are noisy, and their ceilings low."
+        )
+    return points
+
+
+def _bounds(compared: pd.DataFrame, model: str) -> list[str]:
+    """Limits that come from where floor and ceiling lie."""
+    points = []
+    if reached := _labels(compared, compared["skill"] >= 1):
+        points.append(f"{model} is at the ceiling of {reached}: these data cannot tell better predictions from it.")
+    if undefined := _labels(compared, ~np.isfinite(compared["skill"])):
+        points.append(f"Skill is not defined for {undefined}: the ceiling is no better than the floor.")
+    return points
+
+
+def _labels(compared: pd.DataFrame, chosen: pd.Series) -> str:
+    return ", ".join(METRICS[str(name)].label for name in compared.index[chosen])
 
 
 def provenance(facts: Mapping[str, str], command: str) -> Section:

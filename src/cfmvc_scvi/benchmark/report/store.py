@@ -22,7 +22,7 @@ from cfmvc_scvi.errors import DataError, UnknownConditionError
 
 _GROUP = ["condition", "context"]
 _ASKED = ("holdout", "columns", "setup", "folds", "fingerprint", "versions")
-_KEYS = ("method", *_GROUP, "seed")
+_MEASURED = {"calibration": ("nominal", "observed"), "trust": (*_GROUP, "trust", "error")}
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Run:
     groups
         What was held out, by (condition, context).
     calibration
-        Coverage of intervals: method, condition, context, seed, nominal, observed; None if not measured.
+        Coverage of intervals: nominal, observed, and perhaps n and method; None if not measured.
     trust
-        Trust score and error: method, condition, context, seed, trust, error; None if not measured.
+        Trust score and error: condition, context, trust, error, and perhaps method and seed; None if not measured.
     """
 
     store: PredictionStore
@@ -90,15 +90,9 @@ class Run:
         return _of(self.calibration, model)
 
     def trust_of(self, model: str) -> pd.DataFrame | None:
-        """Trust score and, if known, error by condition and context, means over seeds; None if there are none."""
+        """Trust score and error by condition and context, means over seeds; None if there are none."""
         own = _of(self.trust, model)
-        if own is None and "trust" in self.scores:
-            own = _of(self.single, model)
-        if own is None:
-            return None
-        columns = [name for name in ("trust", "error") if name in own]
-        means = own.groupby(_GROUP, sort=False)[columns].mean().dropna(subset=["trust"])
-        return means if len(means) else None
+        return None if own is None else own.groupby(_GROUP, sort=False)[["trust", "error"]].mean()
 
 
 def read_run(directory: str | os.PathLike[str], adata: AnnData) -> Run:
@@ -131,24 +125,25 @@ def read_run(directory: str | os.PathLike[str], adata: AnnData) -> Run:
         if key in scored:
             inside = context == key[1]
             groups[key] = HeldOut(fold["id"], inside & (condition == columns.control), inside & (condition == key[0]))
-    tables = {
-        name: _table(store.directory / f"{name}.csv", [*_KEYS, *columns])
-        for name, columns in (("calibration", ("nominal", "observed")), ("trust", ("trust", "error")))
-    }
+    tables = {name: _table(store.directory / f"{name}.csv", columns) for name, columns in _MEASURED.items()}
     return Run(store, asked, scores, groups, **tables)
 
 
 def _of(frame: pd.DataFrame | None, model: str) -> pd.DataFrame | None:
-    own = None if frame is None else frame[frame["method"] == model]
-    return own if own is not None and len(own) else None
+    """Rows of a model, all if the table names no methods; None if there are none."""
+    if frame is None:
+        return None
+    own = frame[frame["method"] == model] if "method" in frame else frame
+    return own if len(own) else None
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
+    """Table with at least these columns, without the rows in which a number of them is not defined."""
     if not path.exists():
         return None
-    numbers = columns[len(_KEYS) :]
-    empty = dict.fromkeys(numbers, [""])
-    frame = pd.read_csv(path, dtype=dict.fromkeys(_KEYS[:3], str), keep_default_na=False, na_values=empty)
+    numbers = [name for name in columns if name not in _GROUP]
+    text, empty = dict.fromkeys(("method", *_GROUP, "label"), str), dict.fromkeys(numbers, [""])
+    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
     if absent := [name for name in columns if name not in frame]:
         raise UnknownConditionError(f"'{path}' has no column '{absent[0]}'; columns: {', '.join(frame)}.")
-    return frame
+    return frame.dropna(subset=numbers)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Cell", "Table", "condition_table", "label", "method_table", "metric_table", "number", "part_table"]
+__all__ = [
+    "Cell",
+    "Table",
+    "condition_table",
+    "label",
+    "method_table",
+    "metric_table",
+    "number",
+    "pair_table",
+    "part_table",
+]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -166,6 +176,34 @@ def part_table(gain: pd.DataFrame, model: str, without: str) -> Table:
         for name, row in gain.iterrows()
     ]
     return Table(f"{model} with and without its flow, on the same trained models.", head, rows)
+
+
+def pair_table(compared: Mapping[str, pd.DataFrame], model: str) -> Table:
+    """One row per other method: differences of the model from it in each metric.
+
+    Parameters
+    ----------
+    compared
+        Name of the other method to the result of `compare` with it alone.
+    model
+        Name of the model.
+    """
+    chosen = [name for name in METRICS if any(name in pair.index for pair in compared.values())]
+    rows = []
+    for other, pair in compared.items():
+        row = [Cell(other)]
+        for name in chosen:
+            if name in pair.index:
+                found = pair.loc[name]
+                row.append(_numeric(found["difference"], _interval(found), found["outcome"]))
+            else:
+                row.append(_numeric(np.nan))
+        rows.append(row)
+    caption = (
+        f"Differences, {model} minus the other method, with 95 % intervals. Bold: {model} is better; underlined: it is "
+        "worse; plain: no clear difference. Where zero is best, of magnitudes."
+    )
+    return Table(caption, [Cell(f"{model} minus"), *(Cell(label(name), numeric=True) for name in chosen)], rows)
 
 
 def condition_table(

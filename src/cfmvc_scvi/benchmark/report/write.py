@@ -23,6 +23,7 @@ from cfmvc_scvi.benchmark.report.figures import GroupCells, joint_coordinates
 from cfmvc_scvi.benchmark.report.page import render
 from cfmvc_scvi.benchmark.report.store import Run, read_run
 from cfmvc_scvi.benchmark.request import NO_FLOW
+from cfmvc_scvi.benchmark.score import CEILING
 from cfmvc_scvi.benchmark.summary import losses, skills, summarise
 from cfmvc_scvi.errors import UnknownConditionError
 
@@ -84,7 +85,7 @@ def write_report(
     if model not in methods:
         raise UnknownConditionError(f"'{model}' has no scores; methods: {', '.join(methods)}.")
     compared, summary = compare(scores, model), summarise(losses(scores))
-    gain = compare(scores, model, [without_flow]) if without_flow in methods else None
+    pairs = {name: compare(scores, model, [name]) for name in methods if name not in (model, CEILING)}
     first = int(scores["seed"].min())
     groups = [_cells(run, adata, model, key, first) for key in _chosen(run.single, model, n_shown)]
     found = [group for group in groups if group is not None]
@@ -95,9 +96,10 @@ def write_report(
         parts.metric_by_metric(
             compared, skills(summary)[list(compared.index)].drop(index=without_flow, errors="ignore"), model
         ),
-        parts.parts(gain, model, without_flow),
+        parts.parts(pairs.get(without_flow), model, without_flow),
         parts.conditions(table, found, len(run.groups), first, _notes(run.single, model), coordinates),
         parts.trusted(run.calibration_of(model), trust, model),
+        parts.pairs(pairs, model),
         parts.all_methods(tables.method_table(summary, _cpu_seconds(scores), model)),
         parts.limits(compared, run.sizes, scores["seed"].nunique(), model),
         parts.provenance(_facts(run, adata), command or _command(run)),
@@ -154,7 +156,8 @@ def _notes(single: pd.DataFrame, model: str) -> dict[tuple[str, str], str]:
 
 
 def _cpu_seconds(scores: pd.DataFrame) -> dict[str, float]:
-    seconds = scores[scores["metric"] == "cpu_seconds"]
+    """Mean CPU seconds by method, of those that told them: a prediction from a file need not."""
+    seconds = scores[(scores["metric"] == "cpu_seconds") & (scores["value"] > 0)]
     return {str(name): float(value) for name, value in seconds.groupby("method")["value"].mean().items()}
 
 
