@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["leave_one_context_out", "make_folds"]
+__all__ = ["HOLDOUT_WORDS", "leave_one_context_out", "make_folds"]
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cfmvc_scvi._keys import COMBINATION_SEPARATOR
 from cfmvc_scvi.benchmark.fold import Columns, Fold, Mask, group_labels, split_condition
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 
-_WORDS = ("perturbation", "combination", "dose")
+HOLDOUT_WORDS = ("perturbation", "combination", "dose")
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,18 @@ def make_folds(
     DataError
         If labels are missing, nothing can be held out, or `n_splits` is impossible.
     """
-    if holdout not in _WORDS and holdout not in adata.obs:
+    if holdout not in HOLDOUT_WORDS and holdout not in adata.obs:
         raise UnknownConditionError(
             f"'{holdout}' cannot be held out: it is no column of obs ({', '.join(map(str, adata.obs.columns))}) and "
-            f"none of the words {', '.join(_WORDS)}."
+            f"none of the words {', '.join(HOLDOUT_WORDS)}."
         )
-    by_context = holdout not in _WORDS
+    by_context = holdout not in HOLDOUT_WORDS
     if by_context and context_key not in (None, holdout):
         raise DataError(f"holdout is the column '{holdout}', so context_key cannot be '{context_key}'; leave it out.")
     if by_context and n_splits is not None:
-        raise DataError(f"n_splits goes with {', '.join(_WORDS)}; groups of '{holdout}' are held out one by one.")
+        raise DataError(
+            f"n_splits goes with {', '.join(HOLDOUT_WORDS)}; groups of '{holdout}' are held out one by one."
+        )
     if holdout == "dose" and dose_key is None:
         raise DataError("holding out doses needs dose_key, the column of obs with the dose of each cell.")
     columns = Columns(perturbation_key, holdout if by_context else context_key, control, dose_key)

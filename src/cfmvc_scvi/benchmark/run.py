@@ -30,17 +30,27 @@ Report = Callable[[str, Fold, int], None]
 
 def baseline_predictor(baseline: Callable[[], Baseline], columns: Columns | None = None) -> Predictor:
     """Wrap a baseline class as a predictor over folds; `columns` are those the folds were made with."""
-    own = Columns() if columns is None else columns
+    return _BaselinePredictor(baseline, Columns() if columns is None else columns)
 
-    def predict(train: AnnData, query: AnnData, fold: Fold, seed: int) -> Prediction:
+
+class _BaselinePredictor:
+    def __init__(self, baseline: Callable[[], Baseline], columns: Columns) -> None:
+        self._baseline, self._columns = baseline, columns
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What decides the predictions, as text."""
+        return {"baseline": self._baseline().description}
+
+    def __call__(self, train: AnnData, query: AnnData, fold: Fold, seed: int) -> Prediction:
+        own = self._columns
         condition, context = group_labels(train, own)
         names = tuple(str(name) for name in train.var_names)
         cells = TrainingCells(sp.csr_matrix(train.X), condition, context, own.control, names, own.dose_key is not None)
         rng = np.random.default_rng(fold_seed(seed, fold.number))
         n_cells = int(fold.truth.sum())
-        return baseline().fit(cells).predict(sp.csr_matrix(query.X), fold.condition, fold.context, n_cells, rng)
-
-    return predict
+        baseline = self._baseline().fit(cells)
+        return baseline.predict(sp.csr_matrix(query.X), fold.condition, fold.context, n_cells, rng)
 
 
 def evaluate(

@@ -22,7 +22,7 @@ from cfmvc_scvi.data import assert_self_contained, match_genes
 from cfmvc_scvi.errors import DataError
 
 KEY = "cfmvc_benchmark"  # of uns
-_GROWING = ("methods", "seeds", "folds")  # parts of a run to which a later call may add
+_GROWING = ("methods", "seeds", "folds", "versions")  # parts of a run to which a later call may add
 
 
 class PredictionStore:
@@ -71,7 +71,7 @@ class PredictionStore:
             If there is a run of other data, folds or settings, or any run without `resume`.
         """
         path = self.directory / "run.json"
-        merged = json.loads(json.dumps(run))
+        merged = json.loads(json.dumps(run, default=str))
         if path.exists():
             if not resume:
                 raise DataError(f"'{self.directory}' has a run already; pass resume=True, or another directory.")

@@ -41,6 +41,13 @@ class Baseline(ABC):
             raise NotTrainedError(f"{type(self).__name__} has no training cells: call fit() first.")
         return self._train
 
+    @property
+    def description(self) -> str:
+        """Class and parameters, as text."""
+        parts = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        shown = [f"{name}={getattr(value, 'description', repr(value))}" for name, value in parts.items()]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     @abstractmethod
     def predict(
         self, control_counts: sp.csr_matrix, condition: str, context: str, n_cells: int, rng: Generator
