@@ -62,6 +62,8 @@ def test_verdict_says_what_is_not_won(scores):
     assert bm.verdict(won) == "CFMVC beats the best simple baseline on all 2 metrics."
     lost = compared[compared.outcome != "win"]
     assert bm.verdict(lost).startswith("CFMVC does not beat the best simple baseline on any of 2 metrics;")
+    renamed = lost.rename(index={"sig_jaccard": "context_discrimination"})
+    assert bm.verdict(renamed).endswith("worse on: context discrim.")
 
 
 def test_baselines_can_be_named(scores):

@@ -116,6 +116,7 @@ def verdict(compared: pd.DataFrame, model: str = "CFMVC") -> str:
         return f"{model} beats the best simple baseline on all {n_metrics} metrics."
     not_won = {"no clear difference on": named["tie"], "worse on": named["lose"]}
     rest = "; ".join(f"{what}: {', '.join(labels)}" for what, labels in not_won.items() if labels)
+    rest = rest.removesuffix(".")  # of an abbreviated label
     if n_wins == 0:
         return f"{model} does not beat the best simple baseline on any of {n_metrics} metrics; {rest}."
     return f"{model} beats the best simple baseline on {n_wins} of {n_metrics} metrics; {rest}."
