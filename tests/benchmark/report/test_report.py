@@ -74,6 +74,27 @@ def test_every_image_says_what_it_shows(page):
     assert sum("Predicted against true effect" in image["alt"] for image in page.images) == 3
 
 
+def test_figures_and_tables_have_captions(page):
+    assert page.tags.count("figcaption") == len(page.images)
+    assert page.tags.count("caption") == page.tags.count("table") == 5
+
+
+def test_page_follows_the_colours_of_the_system(store, adata, tmp_path):
+    source = write_report(store, adata, tmp_path, n_shown=0).read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in source and "width=device-width" in source
+
+
+def test_model_is_compared_with_each_method(page):
+    start = page.text.index("CFMVC minus")
+    later = page.text[start:]
+    assert [name for name in later if name in ("no change", "mean shift", "CFMVC, no flow", "ceiling")][:3] == [
+        "no change",
+        "mean shift",
+        "CFMVC, no flow",
+    ]
+    assert any(" to " in text for text in later[:30])
+
+
 def test_what_was_not_measured_is_left_out_in_one_sentence(page):
     text = " ".join(page.text)
     assert "measured no intervals" in text and "no trust scores" in text
@@ -87,6 +108,16 @@ def test_calibration_and_trust_are_shown_where_they_were_measured(store, adata, 
     assert "over 3 held-out conditions is −1.00" in text
     assert "before the truth" in page.text  # a column of the table of conditions
     assert [image["alt"][:12] for image in page.images[-2:]] == ["Coverage of ", "Error of 3 h"]
+
+
+def test_calibration_and_trust_may_be_of_one_unnamed_method(store, adata, tmp_path):
+    copy = _measured(store, tmp_path)
+    for name in ("trust", "calibration"):
+        table = pd.read_csv(copy / f"{name}.csv").drop(columns=["method", "seed"])
+        table.loc[0, "error" if name == "trust" else "observed"] = np.nan
+        table.to_csv(copy / f"{name}.csv", index=False)
+    text = " ".join(_page(write_report(copy, adata, tmp_path / "out", n_shown=0)).text)
+    assert "40.0% for 50%, 80.0% for 90%" in text and "over 3 held-out conditions is −1.00" in text
 
 
 def test_what_the_flow_adds(page, store, adata, tmp_path):
@@ -162,7 +193,20 @@ def test_scores_that_are_not_defined_are_dashes(store, adata, tmp_path):
     copy = _measured(store, tmp_path)
     scores = pd.read_csv(copy / "scores.csv")
     undefined = (scores["metric"] == "sig_jaccard") & (scores["context"] == "T")
-    scores.loc[undefined, "value"] = np.nan
+    no_room = (scores["metric"] == "de_overlap") & (scores["method"] == "ceiling")
+    scores.loc[undefined, "value"], scores.loc[no_room, "value"] = np.nan, 0.0
     scores.to_csv(copy / "scores.csv", index=False)
+    page = _page(write_report(copy, adata, tmp_path / "out", n_shown=1))
+    assert "–" in page.text and "Skill is not defined for DE overlap" in " ".join(page.text)
+    words = " ".join(page.text + [image["alt"] for image in page.images]).split()
+    assert not {"nan", "inf", "−inf", "nan."} & {word.strip(",;:()%").lower() for word in words}
+
+
+def test_no_skill_no_figure_of_it(store, adata, tmp_path):
+    copy = _measured(store, tmp_path)
+    scores = pd.read_csv(copy / "scores.csv")
+    scores = scores[scores["method"] != "ceiling"]
+    floor = scores[scores["method"] == "no change"].assign(method="ceiling")
+    pd.concat([scores, floor]).to_csv(copy / "scores.csv", index=False)
     page = _page(write_report(copy, adata, tmp_path / "out", n_shown=0))
-    assert "–" in page.text and "nan" not in page.text
+    assert not any("Skill of" in image["alt"] for image in page.images)

@@ -121,7 +121,7 @@ def skill(skills: pd.DataFrame, model: str) -> Image | None:
         "Skill of each method between floor and ceiling. The best of the others may be another one in each metric; the "
         "table names the best simple baseline."
     )
-    size = (6.8, 1.1 + 0.4 * drawn.shape[1])
+    size = (5.6, 1.1 + 0.36 * drawn.shape[1])
     return _image(size, alt, lambda ax: pl.skill(drawn, model, ax=ax, show=False), caption)
 
 
@@ -209,7 +209,7 @@ def umap(coordinates: Array, labels: pd.DataFrame, title: str, *, small: bool = 
         f"applied to all, {_N_NEIGHBOURS} neighbours, fixed seeds. Groups are drawn in equal numbers at most. "
         "Distances on such a map mean little; overlap of true and predicted cells is what to look for."
     )
-    return _image((3.0, 3.1) if small else (7.0, 4.6), alt, draw, "Its cells on the joint UMAP." if small else caption)
+    return _image((3.0, 3.1) if small else (6.0, 4.0), alt, draw, "Its cells on the joint UMAP." if small else caption)
 
 
 def coverage(frame: pd.DataFrame) -> dict[float, float]:
@@ -231,8 +231,9 @@ def calibration(frame: pd.DataFrame) -> Image:
 
 def trust(frame: pd.DataFrame) -> Image:
     """Error against trust score; `frame` has the index (condition, context)."""
-    names = [f"{context}, {condition}" for condition, context in frame.index] if len(frame) <= _MOST_NAMES else None
+    one = frame.index.get_level_values("condition").nunique() == 1
+    names = [context if one else f"{context}, {condition}" for condition, context in frame.index]
     alt = f"Error of {len(frame)} held-out conditions against their trust score."
     caption = "Error of each held-out condition against the trust put in it beforehand."
-    draw = partial(pl.trust, frame["trust"], frame["error"], names, show=False)
+    draw = partial(pl.trust, frame["trust"], frame["error"], names if len(frame) <= _MOST_NAMES else None, show=False)
     return _image((4.9, 3.9), alt, lambda ax: draw(ax=ax), caption)

@@ -27,6 +27,7 @@ from cfmvc_scvi.benchmark.score import CEILING
 from cfmvc_scvi.benchmark.summary import losses, summarise
 
 Mark = Literal["", "win", "tie", "lose", "best"]
+_NOTHING = 1e-9  # rounding of floating point
 _ARROWS = {"high": "↑", "low": "↓", "zero": "→\N{NO-BREAK SPACE}0"}
 
 
@@ -71,7 +72,17 @@ class Table:
 
 def number(value: float, digits: int = 3) -> str:
     """Text of a number; a dash if it is not defined."""
-    return f"{value:.{digits}f}".replace("-", "−") if np.isfinite(value) else "–"
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:z.{digits}f}".replace("-", "−")
+
+
+def _difference(value: float) -> str:
+    """Text of a difference, whose sign is seen however small it is."""
+    text = number(value)
+    if float(text.replace("−", "-")) == 0 and abs(value) > _NOTHING:
+        return np.format_float_positional(value, precision=1, fractional=False).replace("-", "−")
+    return text
 
 
 def label(metric: str) -> str:
@@ -85,7 +96,7 @@ def _numeric(value: float, note: str = "", mark: Mark = "") -> Cell:
 
 
 def _interval(row: pd.Series) -> str:
-    return f"{number(row['low'])} to {number(row['high'])}" if np.isfinite(row["low"]) else "no interval"
+    return f"{_difference(row['low'])} to {_difference(row['high'])}" if np.isfinite(row["low"]) else "no interval"
 
 
 def metric_table(compared: pd.DataFrame, model: str) -> Table:
@@ -98,20 +109,20 @@ def metric_table(compared: pd.DataFrame, model: str) -> Table:
     model
         Name of the model.
     """
-    names = ("floor", "best simple baseline", model, "ceiling", "skill", "difference (95 % interval)")
-    head = [Cell("metric"), *(Cell(name, numeric=True) for name in names), Cell("outcome")]
+    names = (model, "best simple baseline", "difference (95 % interval)", "floor", "ceiling", "skill")
+    head = [Cell("metric"), Cell("outcome"), *(Cell(name, numeric=True) for name in names)]
     rows = []
     for name, row in compared.iterrows():
         rows.append(
             [
                 Cell(label(str(name))),
-                _numeric(row["floor"]),
-                _numeric(row["best"], str(row["by"])),
+                Cell(row["outcome"], mark=row["outcome"]),
                 _numeric(row["model"], mark="best"),
+                _numeric(row["best"], str(row["by"])),
+                _gain(row),
+                _numeric(row["floor"]),
                 _numeric(row["ceiling"]),
                 Cell(number(row["skill"], 2), numeric=True),
-                _numeric(row["difference"], _interval(row)),
-                Cell(row["outcome"], mark=row["outcome"]),
             ]
         )
     caption = (
@@ -159,23 +170,20 @@ def method_table(summary: pd.DataFrame, cpu_seconds: Mapping[str, float], model:
 
 def part_table(gain: pd.DataFrame, model: str, without: str) -> Table:
     """What a part of the model adds: the model with it, without it, and the difference."""
-    head = [
-        Cell("metric"),
-        *(Cell(name, numeric=True) for name in (without, model, "difference (95 % interval)")),
-        Cell("outcome"),
-    ]
-    words = {"win": "better with the flow", "tie": "no clear difference", "lose": "worse with the flow"}
+    names = (without, model, "difference (95 % interval)")
+    head = [Cell("metric"), Cell("outcome"), *(Cell(name, numeric=True) for name in names)]
+    words = {"win": "better", "tie": "no clear difference", "lose": "worse"}
     rows = [
         [
             Cell(label(str(name))),
+            Cell(words[row["outcome"]], mark=row["outcome"]),
             _numeric(row["best"]),
             _numeric(row["model"]),
-            _numeric(row["difference"], _interval(row)),
-            Cell(words[row["outcome"]], mark=row["outcome"]),
+            _gain(row),
         ]
         for name, row in gain.iterrows()
     ]
-    return Table(f"{model} with and without its flow, on the same trained models.", head, rows)
+    return Table(f"{model} with its flow against without it, on the same trained models.", head, rows)
 
 
 def pair_table(compared: Mapping[str, pd.DataFrame], model: str) -> Table:
@@ -195,7 +203,7 @@ def pair_table(compared: Mapping[str, pd.DataFrame], model: str) -> Table:
         for name in chosen:
             if name in pair.index:
                 found = pair.loc[name]
-                row.append(_numeric(found["difference"], _interval(found), found["outcome"]))
+                row.append(_gain(found, found["outcome"]))
             else:
                 row.append(_numeric(np.nan))
         rows.append(row)
@@ -233,8 +241,7 @@ def condition_table(
         row = [Cell(f"{context}", f"{condition}"), Cell(f"{size['control']:,} / {size['true']:,}", numeric=True)]
         for name in chosen:
             own, other = (_score(table, method, name) for method in (model, compared.loc[name, "by"]))
-            wins = _badness(name, own) < _badness(name, other)
-            row.append(_numeric(own, number(other), "win" if wins else "lose"))
+            row.append(_numeric(own, number(other), _mark(_badness(name, own) - _badness(name, other))))
         if trust is not None:
             row.append(Cell(number(trust.get((condition, context), np.nan), 2), numeric=True))
         rows.append(row)
@@ -246,6 +253,14 @@ def condition_table(
         "is not better."
     )
     return Table(caption, head, rows)
+
+
+def _gain(row: pd.Series, mark: Mark = "") -> Cell:
+    return Cell(_difference(row["difference"]), _interval(row), mark, numeric=True)
+
+
+def _mark(worse_by: float) -> Mark:
+    return "tie" if np.isnan(worse_by) else "win" if worse_by < 0 else "lose"
 
 
 def _score(summary: pd.DataFrame, method: str, metric: str) -> float:

@@ -50,8 +50,8 @@ def write_report(
     Parameters
     ----------
     store
-        Directory of a finished run of `tl.benchmark`; with ``calibration.csv`` (method, condition, context, seed,
-        nominal, observed) and ``trust.csv`` (method, condition, context, seed, trust, error) these are shown too.
+        Directory of a finished run of `tl.benchmark`. If it has ``calibration.csv`` (nominal, observed; perhaps n) or
+        ``trust.csv`` (condition, context, trust, error), each perhaps with the column method, these are shown too.
     adata
         The data of that run: UMI counts in X, not altered.
     out
@@ -193,8 +193,6 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def _command(run: Run) -> str:
     seeds = [int(seed) for seed in sorted(run.scores["seed"].unique())]
+    setup = {name: value for name, value in run.asked["setup"].items() if value is not None}
     place = run.store.directory.name  # not the whole path: the page is sent to others
-    return (
-        f"cfmvc_scvi.tl.benchmark(adata, {run.asked['holdout']!r}, setup={run.asked['setup']!r}, seeds={seeds}, "
-        f"out={place!r})"
-    )
+    return f"cfmvc_scvi.tl.benchmark(adata, {run.asked['holdout']!r}, setup={setup!r}, seeds={seeds}, out={place!r})"
