@@ -115,8 +115,7 @@ def verdict(compared: pd.DataFrame, model: str = "CFMVC") -> str:
     if n_wins == n_metrics:
         return f"{model} beats the best simple baseline on all {n_metrics} metrics."
     not_won = {"no clear difference on": named["tie"], "worse on": named["lose"]}
-    rest = "; ".join(f"{what}: {', '.join(labels)}" for what, labels in not_won.items() if labels)
-    rest = rest.removesuffix(".")  # of an abbreviated label
+    rest = "; ".join(f"{what}: {', '.join(labels)}" for what, labels in not_won.items() if labels).removesuffix(".")
     if n_wins == 0:
         return f"{model} does not beat the best simple baseline on any of {n_metrics} metrics; {rest}."
     return f"{model} beats the best simple baseline on {n_wins} of {n_metrics} metrics; {rest}."
