@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accuracy import COLUMNS, TASKS, cells_of, markdown
+from accuracy import COLUMNS, TASKS, cells_of, markdown, write_table
 from anndata import AnnData
 
 from cfmvc_scvi import CFMVC, tl
@@ -105,12 +105,13 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=TASKS, default=["kang_small", "gbm"])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True, help="directory of the runs")
+    parser.add_argument("--tables", type=Path, help="directory for the tables, such as docs/tables")
     args = parser.parse_args()
     for name in args.sets:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             text = run(name, args)
-        (args.out / name / "table.md").write_text(text, encoding="utf-8")
+        write_table(text, args, f"{name}_ablation")
         print(text)
 
 
