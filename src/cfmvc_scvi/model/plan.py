@@ -16,14 +16,17 @@ from cfmvc_scvi.model.cells import CellBatch, Group
 from cfmvc_scvi.model.engine import Engine
 from cfmvc_scvi.model.reference import Level
 from cfmvc_scvi.observe import (
+    ResponseFilter,
     cell_choice,
     cell_uniforms,
     couple_counts,
     expected_rate,
+    fit_response_filter,
     match_rates,
     mean_rate,
     partner_uniforms,
     perturbed_dispersion,
+    redrawn_counts,
     relative_profile,
     residual_dispersion,
 )
@@ -107,17 +110,50 @@ class Observation:
         return stacked[np.argsort(np.concatenate(order))]
 
     def rate(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> Array:
-        """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`."""
-        result = self.engine.fractions(observed, cells.tensors)
+        """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`.
+
+        Differences between the responses of cells are shrunk to what is expected of them given the noise of the cells'
+        counts; counts keep them in full, as a draw from the cells does.
+        """
+        result, after = self._rates(cells, observed, moved)
         for own, wanted, rows in cells.pairs():
-            block = result[rows] * self._calibration(own)
-            block *= 1e4 / block.sum(axis=1, keepdims=True)
+            response = None if own == wanted else self._response(own, wanted)
+            result[rows] = after[rows] if response is None else response(result[rows], after[rows])
+        return result
+
+    def _rates(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> tuple[Array, Array]:
+        """Return the counts per 10,000 that the latents stand for, before and after, `(cells, genes)` each."""
+        before = self.engine.fractions(observed, cells.tensors)
+        after = np.empty_like(before)
+        for own, wanted, rows in cells.pairs():
+            block = before[rows] * self._calibration(own)
+            before[rows] = after[rows] = block = block * (1e4 / block.sum(axis=1, keepdims=True))
             if own != wanted:
                 plan = self.plan(own, wanted)
                 profiles = self._profiles(plan, cells.take(rows), observed[rows], moved[rows])
-                block = expected_rate(block, plan.own_rate, plan.rate, profiles)
-            result[rows] = block
-        return result
+                after[rows] = expected_rate(block, plan.own_rate, plan.rate, profiles)
+        return before, after
+
+    def _response(self, own: Group, wanted: Group) -> ResponseFilter | None:
+        """Return the filter of the responses of a pair of groups; None where cells are not told apart or not seen."""
+        if self.heterogeneity == 0 or not self.engine.is_seen(own):
+            return None
+        key = ("response", own, wanted)
+        if key not in self._cache:
+            cells = self.engine.reference_cells(own, wanted)
+            before, after = self._rates(cells, *self.engine.latents(cells))
+            counts = whole(cells.counts)
+            theta = perturbed_dispersion([counts], np.ones(1), self.config)
+            mean = before.mean(axis=0)
+            theta = residual_dispersion(theta, before.var(axis=0) / np.where(mean > 0, mean, 1.0) ** 2, self.config)
+            depth = np.asarray(counts.sum(axis=1)).ravel()
+            replicates = []
+            for number in range(self.config.response_replicates):
+                uniforms = self._uniforms(cells.names, f"replicate {number}")
+                again = cells.with_counts(redrawn_counts(before, depth, theta, uniforms))
+                replicates.append(np.subtract(*map(np.log1p, self._rates(again, *self.engine.latents(again))[::-1])))
+            self._cache[key] = fit_response_filter(np.log1p(after) - np.log1p(before), replicates, self.config)
+        return self._cache[key]
 
     def _calibration(self, own: Group) -> Array:
         """Return the factor `(genes,)` by which the decoder misses the mean share of a gene in a group of cells."""
