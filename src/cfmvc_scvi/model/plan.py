@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -135,25 +136,35 @@ class Observation:
         return before, after
 
     def _response(self, own: Group, wanted: Group) -> ResponseFilter | None:
-        """Return the filter of the responses of a pair of groups; None where cells are not told apart or not seen."""
+        """Return the filter of the responses of a pair of groups, of its reference cells alone; computed once.
+
+        None where cells are not told apart, and for cells of a condition that was not seen in its context: there are
+        no reference cells whose counts could be redrawn.
+        """
         if self.heterogeneity == 0 or not self.engine.is_seen(own):
             return None
         key = ("response", own, wanted)
         if key not in self._cache:
             cells = self.engine.reference_cells(own, wanted)
             before, after = self._rates(cells, *self.engine.latents(cells))
-            counts = whole(cells.counts)
-            theta = perturbed_dispersion([counts], np.ones(1), self.config)
-            mean = before.mean(axis=0)
-            theta = residual_dispersion(theta, before.var(axis=0) / np.where(mean > 0, mean, 1.0) ** 2, self.config)
-            depth = np.asarray(counts.sum(axis=1)).ravel()
-            replicates = []
-            for number in range(self.config.response_replicates):
-                uniforms = self._uniforms(cells.names, f"replicate {number}")
-                again = cells.with_counts(redrawn_counts(before, depth, theta, uniforms))
-                replicates.append(np.subtract(*map(np.log1p, self._rates(again, *self.engine.latents(again))[::-1])))
+            replicates = (self._change(again) for again in self._remeasured(cells, before))
             self._cache[key] = fit_response_filter(np.log1p(after) - np.log1p(before), replicates, self.config)
         return self._cache[key]
+
+    def _change(self, cells: CellBatch) -> Array:
+        """Return the change of log1p CP10k that the latents of cells stand for, `(cells, genes)`."""
+        before, after = self._rates(cells, *self.engine.latents(cells))
+        return np.log1p(after) - np.log1p(before)
+
+    def _remeasured(self, cells: CellBatch, rate: Array) -> Iterator[CellBatch]:
+        """Iterate over cells of one group with counts drawn anew around their rates `(cells, genes)`, in CP10k."""
+        counts = whole(cells.counts)
+        mean = rate.mean(axis=0)
+        variation = rate.var(axis=0) / np.where(mean > 0, mean, 1.0) ** 2
+        theta = residual_dispersion(perturbed_dispersion([counts], np.ones(1), self.config), variation, self.config)
+        depth = np.asarray(counts.sum(axis=1)).ravel()
+        for number in range(self.config.response_replicates):
+            yield cells.with_counts(redrawn_counts(rate, depth, theta, self._uniforms(cells.names, f"again {number}")))
 
     def _calibration(self, own: Group) -> Array:
         """Return the factor `(genes,)` by which the decoder misses the mean share of a gene in a group of cells."""

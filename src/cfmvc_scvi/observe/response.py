@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["ResponseFilter", "fit_response_filter", "redrawn_counts"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ class ResponseFilter:
 
 
 def fit_response_filter(
-    change: ArrayLike, replicates: Sequence[ArrayLike], config: ObservationConfig | None = None
+    change: ArrayLike, replicates: Iterable[ArrayLike], config: ObservationConfig | None = None
 ) -> ResponseFilter:
     r"""Fit the linear filter that best recovers the changes of cells from changes predicted from their noisy counts.
 
@@ -76,14 +76,15 @@ def fit_response_filter(
     change
         Predicted changes of the reference cells in log1p CP10k, (cells, genes).
     replicates
-        Changes predicted from redrawn counts of the same cells in the same order, one matrix or more.
+        Changes predicted from redrawn counts of the same cells in the same order, one matrix or more; each is looked at
+        once, so that a generator keeps one in memory.
     config
         `response_axes` bounds the principal components; there are at most a quarter as many as cells.
 
     Raises
     ------
     DataError
-        If there is no cell or no replicate, or shapes differ.
+        If there is no cell or no replicate, shapes differ, or a change is not finite.
 
     References
     ----------
@@ -91,28 +92,45 @@ def fit_response_filter(
     by parametric bootstrap, as simulation-extrapolation does for errors in variables: Cook and Stefanski, JASA 1994.
     """
     settings = config or ObservationConfig()
-    values = np.asarray(change, dtype=np.float64)
-    wrong = [np.shape(replicate) for replicate in replicates if np.shape(replicate) != values.shape]
-    if values.ndim != 2 or not len(values) or not len(replicates) or wrong:
-        raise DataError(
-            f"change has shape {values.shape} and {len(replicates)} replicates, {len(wrong)} of another shape; pass "
-            "one replicate or more of the same (cells, genes), with at least one cell."
-        )
+    values = _changes("change", change)
+    if not len(values):
+        raise DataError("There is no cell to learn from; pass changes of at least one.")
     mean = values.mean(axis=0)
-    centred = values - mean
-    _, size, axes = np.linalg.svd(centred, full_matrices=False)
-    n_regular = int(np.count_nonzero(size**2 > _SINGULAR * size[0] ** 2))
-    n_axes = min(settings.response_axes, len(values) // 4, n_regular)
-    axes = axes[:n_axes].T
-    covariance = size[:n_axes] ** 2 / len(values)  # diagonal in principal components
-    noise = np.zeros((n_axes, n_axes))
+    size, axes = _principal_axes(values - mean, min(settings.response_axes, len(values) // 4))
+    noise, n_replicates = np.zeros((len(size), len(size))), 0
     for replicate in replicates:
-        scatter = (np.asarray(replicate) - values) @ axes
-        noise += scatter.T @ scatter / (len(values) * len(replicates))
-    root = np.sqrt(covariance)
-    share, directions = np.linalg.eigh(noise / np.outer(root, root))
+        scatter = (_changes("replicate", replicate, values.shape) - values) @ axes
+        noise += scatter.T @ scatter / len(values)
+        n_replicates += 1
+    if not n_replicates:
+        raise DataError("There is no replicate to learn the noise from; pass at least one.")
+    root = np.sqrt(size)  # the covariance of the changes is diagonal in principal components
+    share, directions = np.linalg.eigh(noise / n_replicates / np.outer(root, root))
     kept = (directions * np.clip(1 - share, 0.0, 1.0)) @ directions.T
     return ResponseFilter(mean, axes, kept / root[:, None] * root)
+
+
+def _changes(name: str, values: ArrayLike, shape: tuple[int, ...] | None = None) -> Array:
+    """Check finite changes (cells, genes)."""
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape != (shape or matrix.shape):
+        raise DataError(f"{name} has shape {matrix.shape}, expected {shape or '(cells, genes)'}.")
+    if not np.isfinite(matrix).all():
+        n_wrong = np.count_nonzero(~np.isfinite(matrix))
+        raise DataError(f"{name} must be finite; {n_wrong} of {matrix.size} values are not.")
+    return matrix
+
+
+def _principal_axes(centred: Array, n_axes: int) -> tuple[Array, Array]:
+    """Variances (axes,) and orthonormal directions (genes, axes) of at most `n_axes` principal components."""
+    if centred.shape[0] <= centred.shape[1]:  # from the smaller of the two Gram matrices
+        variance, vectors = np.linalg.eigh(centred @ centred.T / len(centred))
+        vectors = centred.T @ vectors
+    else:
+        variance, vectors = np.linalg.eigh(centred.T @ centred / len(centred))
+    chosen = np.flatnonzero(variance > _SINGULAR * max(variance[-1], _SINGULAR))[::-1][:n_axes]
+    axes = vectors[:, chosen]
+    return variance[chosen], axes / np.linalg.norm(axes, axis=0)
 
 
 def redrawn_counts(rate: ArrayLike, depth: ArrayLike, theta: ArrayLike, uniforms: ArrayLike) -> sp.csr_matrix:
