@@ -113,8 +113,8 @@ class Observation:
     def rate(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> Array:
         """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`.
 
-        Differences between the responses of cells are shrunk to what is expected of them given the noise of the cells'
-        counts; counts keep them in full, as a draw from the cells does.
+        They stand for the cell at its own depth. Differences between the responses of cells are shrunk to what is
+        expected of them given the noise of the cells' counts; counts keep them in full, as a draw from the cells does.
         """
         result, after = self._rates(cells, observed, moved)
         for own, wanted, rows in cells.pairs():
@@ -130,7 +130,7 @@ class Observation:
             block = before[rows] * self._calibration(own)
             before[rows] = after[rows] = block = block * (1e4 / block.sum(axis=1, keepdims=True))
             if own != wanted:
-                plan = self.plan(own, wanted)
+                plan = self.plan(own, wanted, same_depth=True)
                 profiles = self._profiles(plan, cells.take(rows), observed[rows], moved[rows])
                 after[rows] = expected_rate(block, plan.own_rate, plan.rate, profiles)
         return before, after
@@ -176,18 +176,21 @@ class Observation:
             self._cache[key] = mean_rate(whole(cells.counts)) / (1e4 * decoded)
         return self._cache[key]
 
-    def plan(self, own: Group, wanted: Group) -> Plan:
+    def plan(self, own: Group, wanted: Group, *, same_depth: bool = False) -> Plan:
         """Return how the counts of `own` become those of `wanted`; computed once.
+
+        With `same_depth` the goal is met at the depths that the reference cells have, as expected counts are at the
+        depth of their cell; counts may move their depth, where their noise cannot meet the goal otherwise.
 
         A condition that was not seen in its context has no cells to match; its rates are those that its control cells
         are predicted to have under it.
         """
-        key = (own, wanted)
+        key = (own, wanted, same_depth)
         if key not in self._cache:
             if self.engine.is_seen(own):
-                self._cache[key] = self._matched(own, wanted)
+                self._cache[key] = self._matched(own, wanted, same_depth)
             else:
-                before, after = (self.plan(own.control(), group) for group in (own, wanted))
+                before, after = (self.plan(own.control(), group, same_depth=same_depth) for group in (own, wanted))
                 means = after.mean_fractions
                 if before.mean_fractions is not None and means is not None:
                     means = before.mean_fractions[1], means[1]
@@ -212,7 +215,7 @@ class Observation:
         members = [whole(panel.counts[rows[code == kind]]) for kind in range(len(kinds))]
         return perturbed_dispersion(members, np.bincount(code, probability), self.config), rows, probability
 
-    def _matched(self, own: Group, wanted: Group) -> Plan:
+    def _matched(self, own: Group, wanted: Group, same_depth: bool) -> Plan:
         cells = self.engine.reference_cells(own, wanted)
         counts = whole(cells.counts)
         own_rate = mean_rate(counts)
@@ -229,7 +232,8 @@ class Observation:
             plan = replace(plan, theta=residual_dispersion(plan.theta, profiles[1].var(axis=0), self.config))
         noise = self._uniforms(cells.names, "thinning"), self._superposition(cells.names, plan)
         goal = self.goal(cells, own, wanted)
-        return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, self.config).rate)
+        config = replace(self.config, match_depth_change=0.0) if same_depth else self.config
+        return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config).rate)
 
     def _profiles(self, plan: Plan, cells: CellBatch, observed: Tensor, moved: Tensor) -> tuple[Array, Array] | None:
         """Return the rates of each cell relative to its context's, before and after; None if all are alike."""
