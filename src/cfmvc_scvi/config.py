@@ -46,7 +46,8 @@ class ObservationConfig:
     and clipped to `dispersion_bounds`; a goal counts as reached within `match_tolerance` (log1p CP10k), after at most
     `match_iterations` evaluations, in which the mean log depth may move by `match_depth_change`; `depth_levels`
     quantiles stand for the depths of a group where an expectation is computed; the rate of a cell relative to its
-    context is at most `largest_profile`.
+    context is at most `largest_profile`. Expected counts shrink the differences between the responses of cells in up to
+    `response_axes` directions, by the scatter of `response_replicates` redrawn counts of each reference cell.
     """
 
     dispersion_prior: float = 5.0
@@ -57,6 +58,8 @@ class ObservationConfig:
     match_depth_change: float = 1.0
     depth_levels: int = 20
     largest_profile: float = 10.0
+    response_axes: int = 20
+    response_replicates: int = 4
 
 
 @dataclass(frozen=True)

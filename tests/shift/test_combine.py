@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.isotonic import isotonic_regression
 
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.shift import additive_goal, interpolate_dose
+from cfmvc_scvi.shift import additive_goal, interpolate_dose, monotone_effects
 
 
 def test_parts_add_and_never_go_below_zero() -> None:
@@ -62,3 +63,32 @@ def test_missing_entries_stay_missing_only_where_they_are() -> None:
 def test_bad_doses_are_refused(doses, dose, message) -> None:
     with pytest.raises(DataError, match=message):
         interpolate_dose(doses, np.ones((2, 3)), dose)
+
+
+def test_curves_within_their_noise_become_the_nearer_isotonic_regression_from_zero() -> None:
+    rng = np.random.default_rng(0)
+    deltas, sd = rng.normal(size=(5, 40)), rng.uniform(2.0, 4.0, (5, 40))  # no misfit is beyond the noise
+    found = monotone_effects([1, 2, 3, 4, 5], deltas, sd)
+    for gene in range(40):
+        y, weight = deltas[:, gene], 1 / sd[:, gene] ** 2
+        up = isotonic_regression(y, sample_weight=weight, y_min=0.0)
+        down = isotonic_regression(y, sample_weight=weight, y_max=0.0, increasing=False)
+        nearer = min((up, down), key=lambda curve, y=y, weight=weight: (weight * (y - curve) ** 2).sum())
+        np.testing.assert_allclose(found[:, gene], nearer, atol=1e-12)
+
+
+def test_monotone_curves_and_curves_that_turn_stay_and_doses_may_come_in_any_order() -> None:
+    deltas = np.array([[0.1, -0.2, 1.0, 0.10], [0.3, -0.2, 2.0, 0.08], [0.9, -0.7, 0.0, 0.30]])
+    found = monotone_effects([1, 10, 100], deltas, np.full((3, 4), 0.05))
+    np.testing.assert_allclose(found[:, :3], deltas[:, :3])
+    np.testing.assert_allclose(found[:, 3], [0.09, 0.09, 0.30])
+    mixed = monotone_effects([100, 1, 10], deltas[[2, 0, 1]], np.full((3, 4), 0.05))
+    np.testing.assert_array_equal(mixed, found[[2, 0, 1]])
+
+
+def test_noisy_doses_come_nearer_to_a_monotone_truth() -> None:
+    rng = np.random.default_rng(1)
+    truth = np.outer([0.1, 0.3, 0.6, 0.7], rng.normal(size=300))
+    noisy = truth + 0.2 * rng.normal(size=truth.shape)
+    found = monotone_effects([1, 2, 4, 8], noisy, np.full(truth.shape, 0.2))
+    assert np.linalg.norm(found - truth) < 0.85 * np.linalg.norm(noisy - truth)

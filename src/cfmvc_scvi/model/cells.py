@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -102,6 +102,11 @@ class CellBatch:
         return CellBatch(
             tensors, self.counts[rows], self.names[rows], self.own.take(rows), self.wanted.take(rows), niche
         )
+
+    def with_counts(self, counts: sp.csr_matrix) -> CellBatch:
+        """Return the same cells with other counts `(cells, genes)`."""
+        dense = self.tensors[REGISTRY_KEYS.X_KEY].new_tensor(counts.toarray())
+        return replace(self, counts=counts, tensors={**self.tensors, REGISTRY_KEYS.X_KEY: dense})
 
     def pairs(self) -> Iterator[tuple[Group, Group, NDArray[np.int64]]]:
         """Iterate over the pairs of groups that occur: own, wanted, and the rows of their cells."""

@@ -95,7 +95,9 @@ class CounterfactualMixin(ModelPart):
             Batch to measure the cells in.
         output
             ``"counts"``: integer counts coupled to the cell's own; ``"rate"``: expected counts at the cell's depth;
-            ``"normalized"``: expected counts per 10,000; ``"latent"``: only latents, X is None.
+            ``"normalized"``: expected counts per 10,000; ``"latent"``: only latents, X is None. Differences between
+            the responses of cells are in full in counts, as between real cells; expected counts keep of them what the
+            noise of the cells' counts leaves, which is the best guess for a single cell.
         n_samples
             Draws per cell of the observation noise; draws after the first have names ending in ``-1``, ``-2``, ...
         seed

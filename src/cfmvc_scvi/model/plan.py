@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,14 +17,17 @@ from cfmvc_scvi.model.cells import CellBatch, Group
 from cfmvc_scvi.model.engine import Engine
 from cfmvc_scvi.model.reference import Level
 from cfmvc_scvi.observe import (
+    ResponseFilter,
     cell_choice,
     cell_uniforms,
     couple_counts,
     expected_rate,
+    fit_response_filter,
     match_rates,
     mean_rate,
     partner_uniforms,
     perturbed_dispersion,
+    redrawn_counts,
     relative_profile,
     residual_dispersion,
 )
@@ -107,17 +111,60 @@ class Observation:
         return stacked[np.argsort(np.concatenate(order))]
 
     def rate(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> Array:
-        """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`."""
-        result = self.engine.fractions(observed, cells.tensors)
+        """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`.
+
+        They stand for the cell at its own depth. Differences between the responses of cells are shrunk to what is
+        expected of them given the noise of the cells' counts; counts keep them in full, as a draw from the cells does.
+        """
+        result, after = self._rates(cells, observed, moved)
         for own, wanted, rows in cells.pairs():
-            block = result[rows] * self._calibration(own)
-            block *= 1e4 / block.sum(axis=1, keepdims=True)
-            if own != wanted:
-                plan = self.plan(own, wanted)
-                profiles = self._profiles(plan, cells.take(rows), observed[rows], moved[rows])
-                block = expected_rate(block, plan.own_rate, plan.rate, profiles)
-            result[rows] = block
+            response = None if own == wanted else self._response(own, wanted)
+            result[rows] = after[rows] if response is None else response(result[rows], after[rows])
         return result
+
+    def _rates(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> tuple[Array, Array]:
+        """Return the counts per 10,000 that the latents stand for, before and after, `(cells, genes)` each."""
+        before = self.engine.fractions(observed, cells.tensors)
+        after = np.empty_like(before)
+        for own, wanted, rows in cells.pairs():
+            block = before[rows] * self._calibration(own)
+            before[rows] = after[rows] = block = block * (1e4 / block.sum(axis=1, keepdims=True))
+            if own != wanted:
+                plan = self.plan(own, wanted, same_depth=True)
+                profiles = self._profiles(plan, cells.take(rows), observed[rows], moved[rows])
+                after[rows] = expected_rate(block, plan.own_rate, plan.rate, profiles)
+        return before, after
+
+    def _response(self, own: Group, wanted: Group) -> ResponseFilter | None:
+        """Return the filter of the responses of a pair of groups, of its reference cells alone; computed once.
+
+        None where cells are not told apart, and for cells of a condition that was not seen in its context: there are
+        no reference cells whose counts could be redrawn.
+        """
+        if self.heterogeneity == 0 or not self.engine.is_seen(own):
+            return None
+        key = ("response", own, wanted)
+        if key not in self._cache:
+            cells = self.engine.reference_cells(own, wanted)
+            before, after = self._rates(cells, *self.engine.latents(cells))
+            replicates = (self._change(again) for again in self._remeasured(cells, before))
+            self._cache[key] = fit_response_filter(np.log1p(after) - np.log1p(before), replicates, self.config)
+        return self._cache[key]
+
+    def _change(self, cells: CellBatch) -> Array:
+        """Return the change of log1p CP10k that the latents of cells stand for, `(cells, genes)`."""
+        before, after = self._rates(cells, *self.engine.latents(cells))
+        return np.log1p(after) - np.log1p(before)
+
+    def _remeasured(self, cells: CellBatch, rate: Array) -> Iterator[CellBatch]:
+        """Iterate over cells of one group with counts drawn anew around their rates `(cells, genes)`, in CP10k."""
+        counts = whole(cells.counts)
+        mean = rate.mean(axis=0)
+        variation = rate.var(axis=0) / np.where(mean > 0, mean, 1.0) ** 2
+        theta = residual_dispersion(perturbed_dispersion([counts], np.ones(1), self.config), variation, self.config)
+        depth = np.asarray(counts.sum(axis=1)).ravel()
+        for number in range(self.config.response_replicates):
+            yield cells.with_counts(redrawn_counts(rate, depth, theta, self._uniforms(cells.names, f"again {number}")))
 
     def _calibration(self, own: Group) -> Array:
         """Return the factor `(genes,)` by which the decoder misses the mean share of a gene in a group of cells."""
@@ -129,18 +176,21 @@ class Observation:
             self._cache[key] = mean_rate(whole(cells.counts)) / (1e4 * decoded)
         return self._cache[key]
 
-    def plan(self, own: Group, wanted: Group) -> Plan:
+    def plan(self, own: Group, wanted: Group, *, same_depth: bool = False) -> Plan:
         """Return how the counts of `own` become those of `wanted`; computed once.
+
+        With `same_depth` the goal is met at the depths that the reference cells have, as expected counts are at the
+        depth of their cell; counts may move their depth, where their noise cannot meet the goal otherwise.
 
         A condition that was not seen in its context has no cells to match; its rates are those that its control cells
         are predicted to have under it.
         """
-        key = (own, wanted)
+        key = (own, wanted, same_depth)
         if key not in self._cache:
             if self.engine.is_seen(own):
-                self._cache[key] = self._matched(own, wanted)
+                self._cache[key] = self._matched(own, wanted, same_depth)
             else:
-                before, after = (self.plan(own.control(), group) for group in (own, wanted))
+                before, after = (self.plan(own.control(), group, same_depth=same_depth) for group in (own, wanted))
                 means = after.mean_fractions
                 if before.mean_fractions is not None and means is not None:
                     means = before.mean_fractions[1], means[1]
@@ -165,7 +215,7 @@ class Observation:
         members = [whole(panel.counts[rows[code == kind]]) for kind in range(len(kinds))]
         return perturbed_dispersion(members, np.bincount(code, probability), self.config), rows, probability
 
-    def _matched(self, own: Group, wanted: Group) -> Plan:
+    def _matched(self, own: Group, wanted: Group, same_depth: bool) -> Plan:
         cells = self.engine.reference_cells(own, wanted)
         counts = whole(cells.counts)
         own_rate = mean_rate(counts)
@@ -182,7 +232,8 @@ class Observation:
             plan = replace(plan, theta=residual_dispersion(plan.theta, profiles[1].var(axis=0), self.config))
         noise = self._uniforms(cells.names, "thinning"), self._superposition(cells.names, plan)
         goal = self.goal(cells, own, wanted)
-        return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, self.config).rate)
+        config = replace(self.config, match_depth_change=0.0) if same_depth else self.config
+        return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config).rate)
 
     def _profiles(self, plan: Plan, cells: CellBatch, observed: Tensor, moved: Tensor) -> tuple[Array, Array] | None:
         """Return the rates of each cell relative to its context's, before and after; None if all are alike."""

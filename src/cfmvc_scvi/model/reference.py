@@ -21,6 +21,7 @@ from cfmvc_scvi.shift import (
     effect_goal,
     interpolate_dose,
     latent_shift,
+    monotone_effects,
     pseudo_bulk,
 )
 
@@ -166,8 +167,9 @@ class Reference:
     def level(self, design: NDArray[np.float32], context: int) -> Level:
         """Return the expected level of a condition in a context.
 
-        Seen conditions: empirical Bayes over contexts. Unseen dose of a seen perturbation: interpolation. Unseen
-        combination: sum of the effects of its parts.
+        Seen conditions: empirical Bayes over contexts, the doses of a perturbation by itself monotone as far as noise
+        explains that they are not. Unseen dose of a seen perturbation: interpolation. Unseen combination: sum of the
+        effects of its parts.
 
         Raises
         ------
@@ -180,7 +182,7 @@ class Reference:
             return control
         if code > 0:
             goal, row = self._goal(code), self._row(context)
-            return Level(goal.goal[row], goal.sd[row], bool(goal.observed[row]), (code,))
+            return Level(self._mean(code, row), goal.sd[row], bool(goal.observed[row]), (code,))
         parts = np.flatnonzero(design)
         levels = [self._dose_level(int(part), float(design[part]), context) for part in parts]
         if len(levels) == 1:
@@ -189,6 +191,19 @@ class Reference:
         sd = np.sqrt(sum(level.sd**2 for level in levels))
         partners = tuple(code for level in levels for code in level.partner_conditions)
         return Level(mean, sd, False, partners, any(level.extrapolated for level in levels))
+
+    def _mean(self, code: int, row: int) -> Array:
+        """Return the mean log1p CP10k `(genes,)` of a seen condition in a context, in the light of its other doses."""
+        parts = np.flatnonzero(self.designs[code])
+        codes = self._alone(int(parts[0])) if len(parts) == 1 else np.array([code])
+        goals = [self._goal(int(kind)) for kind in codes]
+        if len(goals) == 1:
+            return goals[0].goal[row]
+        deltas = np.stack([goal.goal[row] - goal.control[row] for goal in goals])
+        sd = np.stack([goal.sd[row] for goal in goals])
+        curve = monotone_effects(self.designs[codes, parts[0]], deltas, sd)
+        mean: Array = goals[0].control[row] + curve[np.flatnonzero(codes == code)[0]]
+        return np.maximum(mean, 0.0)
 
     def _dose_level(self, part: int, dose: float, context: int) -> Level:
         single = np.zeros(self.designs.shape[1], dtype=np.float32)

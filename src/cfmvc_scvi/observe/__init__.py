@@ -9,21 +9,25 @@ from cfmvc_scvi.observe.dispersion import perturbed_dispersion, residual_dispers
 from cfmvc_scvi.observe.matching import RateMatch, match_rates
 from cfmvc_scvi.observe.profile import relative_profile
 from cfmvc_scvi.observe.quantiles import partner_uniforms, randomised_quantiles
+from cfmvc_scvi.observe.response import ResponseFilter, fit_response_filter, redrawn_counts
 from cfmvc_scvi.observe.uniforms import cell_choice, cell_uniforms
 
 __all__ = [
     "RateMatch",
+    "ResponseFilter",
     "cell_choice",
     "cell_uniforms",
     "couple_counts",
     "expected_log1p_curve",
     "expected_rate",
+    "fit_response_filter",
     "match_rates",
     "mean_rate",
     "partner_uniforms",
     "perturbed_dispersion",
     "randomised_quantiles",
     "rates_of_expected_log1p",
+    "redrawn_counts",
     "relative_profile",
     "residual_dispersion",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose
+from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose, monotone_effects
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
 from cfmvc_scvi.shift.frame import latent_shift
 from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
@@ -30,6 +30,7 @@ __all__ = [
     "kernel",
     "latent_shift",
     "linear_kernel",
+    "monotone_effects",
     "posterior_level",
     "profile_distances",
     "project_psd",

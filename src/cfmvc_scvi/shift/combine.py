@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["additive_goal", "interpolate_dose"]
+__all__ = ["additive_goal", "interpolate_dose", "monotone_effects"]
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import chi2
 
 from cfmvc_scvi.errors import DataError
 
 Array = NDArray[np.float64]
+
+_CREDIBLE = 0.99  # of the noise; misfits beyond are taken for curves that do turn
 
 
 def additive_goal(control: Array, deltas: Sequence[Array], weights: Sequence[float] | None = None) -> Array:
@@ -78,3 +81,52 @@ def interpolate_dose(doses: ArrayLike, deltas: ArrayLike, dose: float) -> tuple[
     right = int(np.clip(np.searchsorted(place, at), 1, len(known)))
     share = (at - place[right - 1]) / (place[right] - place[right - 1])
     return (1 - share) * curve[right - 1] + share * curve[right], bool(dose > known.max())
+
+
+def monotone_effects(doses: ArrayLike, deltas: ArrayLike, sd: ArrayLike) -> Array:
+    """Effects at several doses, made monotone from zero wherever their noise explains that they are not.
+
+    Of the non-decreasing and the non-increasing least-squares curve that start at zero at dose 0 (weights 1 / sd^2),
+    each gene takes the nearer. It keeps its own values where the misfit sum_d (delta_d - curve_d)^2 / sd_d^2 is beyond
+    the 99 % quantile of chi-squared with one degree of freedom per dose: such a curve turns.
+
+    Parameters
+    ----------
+    doses
+        Distinct doses, in any order (doses,).
+    deltas, sd
+        Effect at each, and its standard deviation, (doses, genes) each.
+
+    Returns
+    -------
+    Effects in the order given (doses, genes).
+
+    References
+    ----------
+    Barlow, Bartholomew, Bremner and Brunk, Statistical Inference under Order Restrictions, 1972: the max-min formula,
+    which handles all genes at once.
+    """
+    order = np.argsort(np.asarray(doses, dtype=float))
+    effects = np.asarray(deltas, dtype=float)[order]
+    weights = 1 / np.maximum(np.asarray(sd, dtype=float)[order], 1e-6) ** 2
+    rising, falling = _rising(effects, weights), -_rising(-effects, weights)
+    misfits = [(weights * (effects - curve) ** 2).sum(axis=0) for curve in (rising, falling)]
+    curve = np.where(misfits[0] <= misfits[1], rising, falling)
+    turns = np.minimum(*misfits) > chi2.ppf(_CREDIBLE, len(effects))
+    result = np.empty_like(effects)
+    result[order] = np.where(turns, effects, curve)
+    return result
+
+
+def _rising(effects: Array, weights: Array) -> Array:
+    """Weighted isotonic regression over doses (doses, genes), at least 0: max over i <= d of the min over j >= d."""
+    total, weight = (
+        np.cumsum(np.vstack([np.zeros(effects.shape[1]), x]), axis=0) for x in (weights * effects, weights)
+    )
+    n_doses = len(effects)
+    result = np.zeros_like(effects)
+    for first in range(n_doses):
+        means = (total[first + 1 :] - total[first]) / (weight[first + 1 :] - weight[first])
+        least = np.minimum.accumulate(means[::-1])[::-1]  # over the last dose of the block, from each dose on
+        result[first:] = np.maximum(result[first:], least)
+    return result
