@@ -10,7 +10,14 @@ from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
 from cfmvc_scvi.shift.links import DepthCurve
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, pseudo_bulk
 from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, own_gene_fold, shared_shift
-from cfmvc_scvi.shift.similarity import kernel, profile_distances, project_psd, similarity_weights
+from cfmvc_scvi.shift.similarity import (
+    context_kernel,
+    kernel,
+    linear_kernel,
+    profile_distances,
+    project_psd,
+    similarity_weights,
+)
 
 __all__ = [
     "DEPTH_LEVELS",
@@ -23,11 +30,13 @@ __all__ = [
     "UnseenEffect",
     "additive_goal",
     "calibrated_factor",
+    "context_kernel",
     "effect_goal",
     "interpolate_dose",
     "kernel",
     "latent_shift",
     "own_gene_fold",
+    "linear_kernel",
     "posterior_level",
     "profile_distances",
     "project_psd",
