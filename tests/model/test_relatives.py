@@ -10,7 +10,7 @@ from cfmvc_scvi.shift import effect_goal, pseudo_bulk, shared_shift
 
 
 def screen(rng, n_perturbations, n_contexts=3, n_each=60, n_genes=50):
-    """Relatives of a screen: in context k all perturbations triple genes 5k .. 5k + 4, and each one a gene of its own."""
+    """Relatives of a screen: in context k all perturbations triple genes 5k .. 5k + 4, and each a gene of its own."""
     profile = 4 * rng.gamma(2.0, 1.0, (n_contexts, n_genes))
     groups, rows = [], []
     for condition in range(n_perturbations + 1):
