@@ -70,6 +70,11 @@ def test_a_missing_key_is_named(tiny_adata):
         PerturbationField("perturbation", "perturbation", embeddings_key="features").register_field(tiny_adata)
 
 
+def test_features_without_a_perturbation_column_are_refused():
+    with pytest.raises(DataError, match="pass perturbation_key"):
+        PerturbationField("perturbation", None, embeddings_key="features")
+
+
 def test_unknown_perturbations_name_the_argument():
     with pytest.raises(UnknownConditionError, match="perturbation_embeddings_key="):
         KNOWN.design("new")

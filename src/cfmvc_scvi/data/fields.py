@@ -46,6 +46,11 @@ class PerturbationField(BaseAnnDataField):
         What stands between the parts of a combination.
     embeddings_key
         Key of `uns` with the features of perturbations, those without cells among them; None is no features.
+
+    Raises
+    ------
+    DataError
+        If there are features and no perturbation column.
     """
 
     VOCABULARY_KEY = "vocabulary"
@@ -64,6 +69,10 @@ class PerturbationField(BaseAnnDataField):
         embeddings_key: str | None = None,
     ) -> None:
         super().__init__()
+        if embeddings_key is not None and perturbation_key is None:
+            raise DataError(
+                f"uns[{embeddings_key!r}] describes perturbations, but no column names them; pass perturbation_key"
+            )
         self._registry_key = registry_key
         self.perturbation_key = perturbation_key
         self.control = str(control).strip()

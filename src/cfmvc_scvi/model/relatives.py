@@ -77,6 +77,7 @@ class Relatives:
     embeddings: Embeddings | None = None
     config: FeatureConfig = field(default_factory=FeatureConfig)
     _fits: dict[float, tuple[list[int], FeatureRegression]] = field(default_factory=dict, repr=False)
+    _shared: dict[int, Array] = field(default_factory=dict, repr=False)
 
     @cached_property
     def _table(self) -> NDArray[np.int64]:
@@ -95,8 +96,13 @@ class Relatives:
         """Return how much the cells of each condition count in what others lead to expect, `(contexts, conditions)`.
 
         Row k weighs the other single perturbations in context k by their `shared_shift`, and control by the rest. For
-        combinations, which are further from control than their parts, only control counts.
+        combinations, which are further from control than their parts, only control counts. Computed once.
         """
+        if condition not in self._shared:
+            self._shared[condition] = self._shared_weights(condition)
+        return self._shared[condition]
+
+    def _shared_weights(self, condition: int) -> Array:
         weights = np.zeros(self._table.T.shape)
         weights[:, 0] = 1.0
         parts = self.designs[condition] != 0
