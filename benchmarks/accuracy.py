@@ -4,7 +4,8 @@ python benchmarks/accuracy.py DATA --sets kang_small gbm --seeds 5 --out runs
 python benchmarks/accuracy.py DATA --sets kang_small --seeds 1 --out runs --join peers/predictions/CellFlow
 
 DATA is a directory with the .h5ad files that the sets name: raw counts in X; obs perturbation, cell_type, batch. Each
-set gets a directory in --out with predictions, scores.csv and table.md; a run that is started again goes on.
+set gets a directory in --out with predictions and scores.csv, and a table in --tables; a run that is started again
+goes on.
 """
 
 from __future__ import annotations
@@ -67,15 +68,18 @@ COLUMNS = {
 }
 
 
+def cells_of(task: Task, directory: Path) -> ad.AnnData:
+    """Cells of a task, read from the directory of the data sets."""
+    adata = ad.read_h5ad(directory / task.file)
+    return adata if task.cells is None else adata[task.cells(adata)].copy()
+
+
 def run(name: str, args: argparse.Namespace) -> str:
     """Benchmark one data set; returns its section in Markdown."""
     task = TASKS[name]
-    adata = ad.read_h5ad(args.data / task.file)
-    if task.cells is not None:
-        adata = adata[task.cells(adata)].copy()
     models = ["CFMVC", bm.NO_FLOW, *([bm.LATENT_ARITHMETIC] if args.latent_arithmetic else []), *args.join]
     scores = tl.benchmark(
-        adata,
+        cells_of(task, args.data),
         task.holdout,
         models=models,
         seeds=args.seeds,
@@ -125,6 +129,13 @@ def _text(value: object) -> str:
     return str(value)
 
 
+def write_table(text: str, args: argparse.Namespace, name: str) -> None:
+    """Write a section into the directory of tables, if one is asked for."""
+    if args.tables is not None:
+        args.tables.mkdir(parents=True, exist_ok=True)
+        (args.tables / f"{name}.md").write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Run the sets one after the other and write and print their sections."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -135,11 +146,12 @@ def main() -> None:
     parser.add_argument("--join", nargs="+", default=[], help="directories of predictions made elsewhere")
     parser.add_argument("--latent-arithmetic", action="store_true", help="with latent arithmetic on the model's VAE")
     parser.add_argument("--out", type=Path, required=True, help="directory of the runs")
+    parser.add_argument("--tables", type=Path, help="directory for the tables, such as docs/tables")
     args = parser.parse_args()
     for name in args.sets:
         start = time.perf_counter()
         text = run(name, args)
-        (args.out / name / "table.md").write_text(text, encoding="utf-8")
+        write_table(text, args, name)
         print(text)
         print(f"{time.perf_counter() - start:.0f} s\n")
 
