@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["EffectConfig", "FlowConfig", "ObservationConfig", "PairConfig", "SimulationConfig", "SolverConfig"]
+__all__ = [
+    "EffectConfig",
+    "FeatureConfig",
+    "FlowConfig",
+    "ObservationConfig",
+    "PairConfig",
+    "SimulationConfig",
+    "SolverConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,25 @@ class EffectConfig:
     curve_dispersion: float = 3.0
     stretch_bounds: tuple[float, float] = (1.1, 1.6)
     similarity_power: float = 2.0
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Effects of unseen perturbations from features (grids of the mixture; see `shift.features`).
+
+    `scales` s (sd of what perturbations do apart from what they share, log1p CP10k), `shares` h and `lengths` l (in
+    units of the root mean squared distance of features) span the mixture; its weights come from `em_iterations` of EM
+    with `em_prior` pseudo-columns per component, on at most `max_columns` columns.
+    """
+
+    scales: tuple[float, ...] = (0.01, 0.03, 0.08, 0.2, 0.5, 1.2)
+    shares: tuple[float, ...] = (0.3, 0.6, 0.9, 1.0)
+    lengths: tuple[float, ...] = (0.35, 0.7, 1.4)
+    em_iterations: int = 40
+    em_prior: float = 0.1
+    max_columns: int = 4000
+    permutations: int = 400
+    chance: float = 0.05
 
 
 @dataclass(frozen=True)

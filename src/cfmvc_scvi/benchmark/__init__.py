@@ -29,6 +29,7 @@ from cfmvc_scvi.benchmark.fold import Columns, Fold
 from cfmvc_scvi.benchmark.holdout import leave_one_context_out, make_folds
 from cfmvc_scvi.benchmark.latent import LatentArithmetic
 from cfmvc_scvi.benchmark.model import cfmvc_predictor, cfmvc_predictors
+from cfmvc_scvi.benchmark.representative import RepresentativeCells, representative_cells
 from cfmvc_scvi.benchmark.request import (
     NO_FLOW,
     benchmark_setup,
@@ -75,6 +76,7 @@ __all__ = [
     "Prediction",
     "PredictionStore",
     "Predictor",
+    "RepresentativeCells",
     "Scale",
     "Shift",
     "TrainingCells",
@@ -99,6 +101,7 @@ __all__ = [
     "named_models",
     "paired_differences",
     "predictions_from",
+    "representative_cells",
     "run_record",
     "score_ceiling",
     "score_prediction",

@@ -15,6 +15,7 @@ from scvi.data.fields import BaseAnnDataField, CategoricalObsField, MuDataWrappe
 from cfmvc_scvi._keys import COMBINATION_SEPARATOR, DESIGN_OBSM_KEY
 from cfmvc_scvi.data._text import did_you_mean, label_strings, listing
 from cfmvc_scvi.data.checks import check_control, check_key, check_labels
+from cfmvc_scvi.data.embeddings import check_embeddings
 from cfmvc_scvi.data.vocabulary import Vocabulary
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 
@@ -26,9 +27,10 @@ logger = logging.getLogger(__name__)
 class PerturbationField(BaseAnnDataField):
     """Design matrix of the perturbations, from a column of labels and, if there is one, a column of doses.
 
-    Reads `obs[perturbation_key]` and `obs[dose_key]`, which stay as they are; writes `obsm['_scvi_perturbation']`,
-    float32 of shape (cells, perturbations). The state registry holds plain values: the vocabulary and
-    the two column names.
+    Reads `obs[perturbation_key]`, `obs[dose_key]` and `uns[embeddings_key]`, which stay as they are; writes
+    `obsm['_scvi_perturbation']`, float32 of shape (cells, perturbations). The state registry holds plain values and one
+    array: the vocabulary, the keys, and the features of perturbations (perturbations, features), a row of NaN where
+    there are none.
 
     Parameters
     ----------
@@ -42,11 +44,20 @@ class PerturbationField(BaseAnnDataField):
         Column of `obs` with the doses, in their own unit; None is dose 1 everywhere.
     separator
         What stands between the parts of a combination.
+    embeddings_key
+        Key of `uns` with the features of perturbations, those without cells among them; None is no features.
+
+    Raises
+    ------
+    DataError
+        If there are features and no perturbation column.
     """
 
     VOCABULARY_KEY = "vocabulary"
     ORIGINAL_ATTR_KEY = "original_key"
     DOSE_ATTR_KEY = "dose_key"
+    EMBEDDINGS_KEY = "embeddings"
+    EMBEDDED_KEY = "embedded"
 
     def __init__(
         self,
@@ -55,13 +66,19 @@ class PerturbationField(BaseAnnDataField):
         control: str = "control",
         dose_key: str | None = None,
         separator: str = COMBINATION_SEPARATOR,
+        embeddings_key: str | None = None,
     ) -> None:
         super().__init__()
+        if embeddings_key is not None and perturbation_key is None:
+            raise DataError(
+                f"uns[{embeddings_key!r}] describes perturbations, but no column names them; pass perturbation_key"
+            )
         self._registry_key = registry_key
         self.perturbation_key = perturbation_key
         self.control = str(control).strip()
         self.dose_key = dose_key
         self.separator = separator
+        self.embeddings_key = embeddings_key
 
     @property
     def registry_key(self) -> str:
@@ -118,9 +135,10 @@ class PerturbationField(BaseAnnDataField):
         Raises
         ------
         UnknownConditionError
-            If a column is missing.
+            If a column or the features are missing.
         DataError
-            If labels are missing or malformed, there is no control cell or nothing but control, or a dose is invalid.
+            If labels are missing or malformed, there is no control cell or nothing but control, or a dose or a feature
+            is invalid.
         """
         super().register_field(adata)
         labels = self._labels(adata)
@@ -131,7 +149,16 @@ class PerturbationField(BaseAnnDataField):
                 f"obs[{self.perturbation_key!r}] has no label but the control {self.control!r}: there is no effect to "
                 "learn. Add perturbed cells, or leave the perturbation key out"
             )
-        return self._write(adata, labels, vocabulary)
+        features: dict[str, Any] = {}
+        if self.embeddings_key is not None:
+            check_key(self.embeddings_key, adata.uns.keys(), "adata.uns")
+            frame = check_embeddings(adata.uns[self.embeddings_key], self.embeddings_key, vocabulary)
+            vocabulary = vocabulary.extended(frame.index)
+            features = {
+                self.EMBEDDINGS_KEY: frame.reindex(list(vocabulary.perturbations)).to_numpy(),
+                self.EMBEDDED_KEY: list(frame.index),
+            }
+        return self._write(adata, labels, vocabulary) | features
 
     def transfer_field(self, state_registry: dict[str, Any], adata_target: AnnData, **kwargs: Any) -> dict[str, Any]:
         """Write the design of new cells in the vocabulary of the registered ones.
@@ -159,7 +186,10 @@ class PerturbationField(BaseAnnDataField):
         super().transfer_field(state_registry, adata_target, **kwargs)
         self.validate_field(adata_target)
         vocabulary = Vocabulary.from_dict(state_registry[self.VOCABULARY_KEY])
-        return self._write(adata_target, self._labels(adata_target), vocabulary)
+        features = {
+            key: state_registry[key] for key in (self.EMBEDDINGS_KEY, self.EMBEDDED_KEY) if key in state_registry
+        }
+        return self._write(adata_target, self._labels(adata_target), vocabulary) | features
 
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         """Return the number of perturbations: columns of the design.

@@ -87,6 +87,21 @@ class Vocabulary:
         parts = {part for label in unique for part in _written_parts(label, control, separator)}
         return cls(tuple(sorted(parts - {control})), control, separator)
 
+    def extended(self, names: Iterable[str]) -> Vocabulary:
+        """Return a vocabulary with further perturbations, sorted by name.
+
+        Parameters
+        ----------
+        names
+            Single perturbations; known ones are welcome.
+
+        Raises
+        ------
+        DataError
+            As of the class.
+        """
+        return Vocabulary(tuple(sorted({*self.perturbations, *names})), self.control, self.separator)
+
     @property
     def n_perturbations(self) -> int:
         """Number of single perturbations: columns of the design."""
@@ -219,7 +234,8 @@ class Vocabulary:
             f"unknown {'perturbation' if len(named) == 1 else 'perturbations'} {listing(named)}. "
             f"Known: control {self.control!r} and {listing(self.perturbations)}. "
             + (f"Closest: {listing(hints)}. " if hints else "")
-            + "Correct the spelling, train with cells of it, or supply an embedding (a feature vector) for it."
+            + "Correct the spelling, train with cells of it, or give its features: a row of the table that "
+            "perturbation_embeddings_key= of setup_anndata names."
         )
 
     def _refuse_doses(self, labels: Any, doses: Any, invalid: NDArray[np.bool_]) -> None:

@@ -13,7 +13,7 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
-from cfmvc_scvi.model.reference import Panel
+from cfmvc_scvi.model.panel import Panel
 
 __all__ = ["CellBatch", "Group", "Groups", "module_tensors", "panel_tensors"]
 

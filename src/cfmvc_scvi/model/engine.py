@@ -185,9 +185,8 @@ class Engine:
     def _conditions(self, groups: Groups, niche: np.ndarray | None, like: Tensor) -> ConditionTensors:
         features = groups.spread(lambda group: self._context_features()[group.context])
         features = features if niche is None else np.hstack([features, niche])
-        # beyond the doses seen the effect is flat, as in the level
-        most = self.reference.designs.max(axis=0)
-        arrays = (groups.spread(lambda group: np.minimum(group.row, most)), features, groups.spread(self._offset))
+        designs = groups.spread(lambda group: self.reference.lent_design(group.row))
+        arrays = (designs, features, groups.spread(self._offset))
         return ConditionTensors(*(like.new_tensor(array) for array in arrays))
 
     def _context_features(self) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
 from scvi import REGISTRY_KEYS, settings
@@ -13,11 +14,13 @@ from scvi.data import AnnDataManager
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import PairConfig, ReferenceConfig
-from cfmvc_scvi.data import Contexts, condition_table
+from cfmvc_scvi.data import Contexts, PerturbationField, condition_table
 from cfmvc_scvi.errors import DataError, NotTrainedError
 from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.niche import neighbour_mean
-from cfmvc_scvi.model.reference import Panel, Reference, group_means
+from cfmvc_scvi.model.panel import Panel
+from cfmvc_scvi.model.reference import Reference, group_means
+from cfmvc_scvi.model.relatives import Embeddings
 from cfmvc_scvi.train import LatentTable, MinibatchCoupler, principal_axes
 
 __all__ = ["MemoryMixin"]
@@ -89,8 +92,19 @@ class MemoryMixin(ModelPart):
         names = np.asarray(self._rna(self.adata).obs_names, dtype=str)[cells]
         everything = Panel(counts, tensors, names, condition, context, cells)
         rng = np.random.default_rng(settings.seed)
-        self._reference = Reference.build(everything, designs, contexts, ReferenceConfig(), rng)
+        embeddings = self._embeddings()
+        self._reference = Reference.build(everything, designs, contexts, ReferenceConfig(), rng, embeddings)
         self._remember_latents()
+
+    def _embeddings(self) -> Embeddings | None:
+        """Return the registered features of perturbations."""
+        state = self._state(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY)
+        if PerturbationField.EMBEDDINGS_KEY not in state:
+            return None
+        names = pd.Index(self.vocabulary.perturbations)
+        genes = pd.Index(np.asarray(self._rna(self.adata).var_names, dtype=str))
+        named = names.isin(state[PerturbationField.EMBEDDED_KEY])
+        return Embeddings(np.asarray(state[PerturbationField.EMBEDDINGS_KEY]), named, genes.get_indexer(names))
 
     @torch.inference_mode()
     def _remember_latents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

@@ -268,11 +268,11 @@ class Observation:
         """Return the panel rows that lend their noise to a group, and the probability of each."""
         reference = self.engine.reference
         weight = np.zeros(len(reference.panel.names))
-        for condition in level.partner_conditions:
+        for condition, of_condition in level.partners:
             share = reference.partner_weights(condition, wanted.context)
             for context in np.flatnonzero(share):
                 rows = reference.panel.rows(condition, int(context))
-                weight[rows] += share[context] / len(rows)
+                weight[rows] += of_condition * share[context] / len(rows)
         rows = np.flatnonzero(weight)
         return rows, weight[rows] / weight[rows].sum()
 

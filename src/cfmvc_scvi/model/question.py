@@ -144,7 +144,9 @@ def levels(model: Any, cells: CellBatch) -> dict[Group, Level]:
     Raises
     ------
     UnknownConditionError
-        If a context has no control cells, or a part of a new combination was never seen by itself.
+        If a context has no control cells, or a part was never seen by itself and has no features.
+    DataError
+        If features are to tell of a part, and fewer than three perturbations were seen by themselves.
     """
     found = {}
     for own, wanted, _ in cells.pairs():
@@ -160,8 +162,9 @@ def level_of(model: Any, group: Group) -> Level:
     if missing:
         name, part = model.vocabulary.names(group.row)[0], model.vocabulary.perturbations[missing[0]]
         raise UnknownConditionError(
-            f"{name!r} was not seen in training, and neither was {part!r} by itself, so its part in the combination is "
-            f"not known ({len(missing)} such). Train with cells of it alone."
+            f"{name!r} was not seen in training, and neither was {part!r} by itself, so what it does alone is not "
+            f"known ({len(missing)} such). Train with cells of it alone, or describe it by features in adata.uns, "
+            "named by perturbation_embeddings_key= of setup_anndata."
         )
     return model._reference.level(group.row, group.context)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from cfmvc_scvi.config import EffectConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
+from cfmvc_scvi.model.panel import Panel
+from cfmvc_scvi.model.relatives import Embeddings, Relatives, UnseenShift
 from cfmvc_scvi.shift import (
     EffectGoal,
     PseudoBulk,
@@ -29,45 +32,7 @@ __all__ = ["Level", "Panel", "Reference"]
 
 Array = NDArray[np.float64]
 
-
-@dataclass(frozen=True)
-class Panel:
-    """Training cells kept for prediction: reference cells of each (condition, context), and partners for their noise.
-
-    Attributes
-    ----------
-    counts
-        `(cells, genes)` CSR counts.
-    tensors
-        What else the module reads of them (batch, labels, covariates), `(cells, columns)` each.
-    names
-        Names of the cells.
-    condition, context
-        `(cells,)` codes.
-    cell
-        `(cells,)` index in the training data.
-    niche
-        `(cells, dims)` pooled latents of the neighbours in space, where there is space.
-    """
-
-    counts: sp.csr_matrix
-    tensors: dict[str, np.ndarray]
-    names: NDArray[np.str_]
-    condition: NDArray[np.int64]
-    context: NDArray[np.int64]
-    cell: NDArray[np.int64]
-    niche: NDArray[np.float32] | None = None
-
-    def rows(self, condition: int, context: int) -> NDArray[np.int64]:
-        """Return the rows of a group."""
-        return np.flatnonzero((self.condition == condition) & (self.context == context))
-
-    def take(self, rows: NDArray[np.int64]) -> Panel:
-        """Return these rows."""
-        tensors = {key: value[rows] for key, value in self.tensors.items()}
-        niche = None if self.niche is None else self.niche[rows]
-        codes = (self.condition[rows], self.context[rows], self.cell[rows])
-        return Panel(self.counts[rows], tensors, self.names[rows], *codes, niche)
+_NEGLIGIBLE = 1e-3  # share of a partner condition below which its cells are not borrowed
 
 
 @dataclass(frozen=True)
@@ -82,6 +47,8 @@ class Level:
         Whether cells of the group were seen in training.
     partner_conditions
         Codes of the seen conditions whose cells lend their noise.
+    partner_shares
+        Share of each of them, > 0; equal if empty.
     extrapolated
         Whether a dose lies beyond those seen.
     """
@@ -91,6 +58,13 @@ class Level:
     observed: bool
     partner_conditions: tuple[int, ...]
     extrapolated: bool = False
+    partner_shares: tuple[float, ...] = ()
+
+    @property
+    def partners(self) -> list[tuple[int, float]]:
+        """Partner conditions with their shares."""
+        shares = self.partner_shares or (1.0,) * len(self.partner_conditions)
+        return list(zip(self.partner_conditions, shares, strict=True))
 
 
 @dataclass
@@ -111,6 +85,8 @@ class Reference:
         Real cells.
     latent_means
         `(groups, dims)` mean intrinsic latent, once the VAE is trained.
+    embeddings
+        Features of perturbations, if there are any.
     """
 
     contexts: Contexts
@@ -120,7 +96,9 @@ class Reference:
     panel: Panel
     latent_means: Array | None = None
     config: EffectConfig = field(default_factory=EffectConfig)
+    embeddings: Embeddings | None = None
     _goals: dict[int, EffectGoal] = field(default_factory=dict, repr=False)
+    _unseen_shifts: dict[tuple[int, float], UnseenShift] = field(default_factory=dict, repr=False)
 
     @classmethod
     def build(
@@ -130,6 +108,7 @@ class Reference:
         contexts: Contexts,
         config: ReferenceConfig,
         rng: Generator,
+        embeddings: Embeddings | None = None,
     ) -> Reference:
         """Summarise all training cells and keep a bounded panel of them.
 
@@ -145,6 +124,8 @@ class Reference:
             Sizes of the panel.
         rng
             Draws the panel.
+        embeddings
+            Features of perturbations, if there are any.
         """
         pairs = np.column_stack([panel_of_all.condition, panel_of_all.context])
         groups, code = np.unique(pairs, axis=0, return_inverse=True)
@@ -152,7 +133,13 @@ class Reference:
         most = int(np.clip(config.n_panel_cells // len(groups), config.min_group_cells, config.max_group_cells))
         kept = [rng.permutation(np.flatnonzero(code == group))[:most] for group in range(len(groups))]
         bulk = pseudo_bulk(panel_of_all.counts, code, len(groups))
-        return cls(contexts, designs, groups, bulk, panel_of_all.take(np.sort(np.concatenate(kept))))
+        panel = panel_of_all.take(np.sort(np.concatenate(kept)))
+        return cls(contexts, designs, groups, bulk, panel, embeddings=embeddings)
+
+    @cached_property
+    def relatives(self) -> Relatives:
+        """What perturbations tell of each other."""
+        return Relatives(self.designs, self.groups, self.bulk, self.embeddings)
 
     def group(self, condition: int, context: int) -> int:
         """Return the number of a group, -1 where it was not seen."""
@@ -167,9 +154,9 @@ class Reference:
     def level(self, design: NDArray[np.float32], context: int) -> Level:
         """Return the expected level of a condition in a context.
 
-        Seen conditions: empirical Bayes over contexts, the doses of a perturbation by itself monotone as far as noise
-        explains that they are not. Unseen dose of a seen perturbation: interpolation. Unseen combination: sum of the
-        effects of its parts.
+        Seen conditions: empirical Bayes over contexts, around what the other perturbations share, the doses of a
+        perturbation by itself monotone as far as noise explains that they are not. Unseen dose of a seen perturbation:
+        interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts.
 
         Raises
         ------
@@ -189,13 +176,13 @@ class Reference:
             return levels[0]
         mean = additive_goal(control.mean, [level.mean - control.mean for level in levels])
         sd = np.sqrt(sum(level.sd**2 for level in levels))
-        partners = tuple(code for level in levels for code in level.partner_conditions)
-        return Level(mean, sd, False, partners, any(level.extrapolated for level in levels))
+        partners, shares = zip(*(pair for level in levels for pair in level.partners), strict=True)
+        return Level(mean, sd, False, partners, any(level.extrapolated for level in levels), shares)
 
     def _mean(self, code: int, row: int) -> Array:
         """Return the mean log1p CP10k `(genes,)` of a seen condition in a context, in the light of its other doses."""
         parts = np.flatnonzero(self.designs[code])
-        codes = self._alone(int(parts[0])) if len(parts) == 1 else np.array([code])
+        codes = self.relatives.alone(int(parts[0])) if len(parts) == 1 else np.array([code])
         goals = [self._goal(int(kind)) for kind in codes]
         if len(goals) == 1:
             return goals[0].goal[row]
@@ -210,7 +197,9 @@ class Reference:
         single[part] = dose
         if self.condition(single) > 0:
             return self.level(single, context)
-        codes = self._alone(part)
+        codes = self.relatives.alone(part)
+        if not len(codes):
+            return self._unseen_level(part, dose, context)
         control = self._control_level(context)
         levels = [self.level(self.designs[code], context) for code in codes]
         doses = self.designs[codes, part].astype(float)
@@ -220,15 +209,42 @@ class Reference:
         mean = np.maximum(control.mean + delta, 0.0)
         return Level(mean, levels[nearest].sd, False, (int(codes[nearest]),), extrapolated)
 
+    def _unseen_level(self, part: int, dose: float, context: int) -> Level:
+        shift, row = self._unseen(part, dose), self._row(context)
+        positive = np.maximum(shift.weights, 0.0)
+        positive = np.where(positive > _NEGLIGIBLE, positive, 0.0)
+        # what nobody lends, cells that do not change lend
+        partners = {0: 1 - float(positive.sum())} | dict(zip(shift.conditions.tolist(), positive.tolist(), strict=True))
+        lenders = {code: share for code, share in partners.items() if share > 0}
+        mean = np.maximum(self._control_level(context).mean + shift.mean[row], 0.0)
+        return Level(mean, shift.sd[row], False, tuple(lenders), False, tuple(lenders.values()))
+
+    def _unseen(self, part: int, dose: float) -> UnseenShift:
+        if (part, dose) not in self._unseen_shifts:
+            self._unseen_shifts[part, dose] = self.relatives.unseen(part, dose)
+        return self._unseen_shifts[part, dose]
+
     def missing_parts(self, design: NDArray[np.float32]) -> list[int]:
-        """Return the perturbations of an unseen combination that were never seen by themselves: it has no level."""
+        """Return the parts of an unseen condition that were never seen by themselves and have no features."""
         if self.condition(design) >= 0:
             return []
-        return [int(part) for part in np.flatnonzero(design) if not len(self._alone(int(part)))]
+        parts = (int(part) for part in np.flatnonzero(design))
+        known = self.relatives
+        return [part for part in parts if not len(known.alone(part)) and not known.is_described(part)]
 
-    def _alone(self, part: int) -> NDArray[np.int64]:
-        """Return the codes of the conditions that are this perturbation by itself, at any dose."""
-        return np.flatnonzero(((self.designs != 0).sum(axis=1) == 1) & (self.designs[:, part] != 0))
+    def lent_design(self, design: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a design `(perturbations,)` of seen perturbations that stands for any.
+
+        Doses are cut at the largest seen, beyond which the effect is flat, as in the level. A perturbation that was
+        never seen gives way to those that lend it their effects, by the same weights; control stays zero.
+        """
+        result = np.minimum(design, self.designs.max(axis=0))
+        for part in np.flatnonzero(design):
+            if self.designs[:, part].any():
+                continue
+            dose = float(design[part])
+            result[self.relatives.lenders(dose)] += (dose * self._unseen(int(part), dose).weights).astype(np.float32)
+        return result
 
     def _control_level(self, context: int) -> Level:
         group = self.group(0, context)
@@ -249,8 +265,8 @@ class Reference:
 
     def _goal(self, condition: int) -> EffectGoal:
         if condition not in self._goals:
-            control, perturbed = (self._bulk_over_contexts(kind) for kind in (0, condition))
-            self._goals[condition] = effect_goal(control, perturbed, self.config)
+            expected, perturbed = self.relatives.expected(condition), self._bulk_over_contexts(condition)
+            self._goals[condition] = effect_goal(expected, perturbed, self.config)
         return self._goals[condition]
 
     def _bulk_over_contexts(self, condition: int) -> PseudoBulk:
@@ -295,7 +311,8 @@ class Reference:
     def frame(self, design: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the moving frame of a condition, `(contexts, dims)`: expected latent shift, NaN without control cells.
 
-        For a seen condition: similarity-weighted shifts of the other contexts. Else as `level` composes it.
+        For a seen condition: what the other perturbations share in the context, and similarity-weighted shifts of the
+        other contexts beyond that. Else as `level` composes it.
         """
         code = self.condition(design)
         shape = (len(self.contexts.names), self._means.shape[1])
@@ -305,19 +322,28 @@ class Reference:
             return self._seen_frame(code, shape)
         total = np.zeros(shape, dtype=np.float32)
         for part in np.flatnonzero(design):
-            codes = self._alone(int(part))
+            codes, dose = self.relatives.alone(int(part)), float(design[part])
+            if not len(codes):
+                total += self._unseen_frame(int(part), dose, shape)
+                continue
             doses = self.designs[codes, part].astype(float)
             frames = np.stack([self._seen_frame(int(kind), shape) for kind in codes])
-            total += interpolate_dose(doses, frames.reshape(len(codes), -1), float(design[part]))[0].reshape(shape)
+            total += interpolate_dose(doses, frames.reshape(len(codes), -1), dose)[0].reshape(shape)
         return total
+
+    def _unseen_frame(self, part: int, dose: float, shape: tuple[int, int]) -> NDArray[np.float32]:
+        result = np.full(shape, np.nan, dtype=np.float32)
+        result[self.control_contexts] = self.relatives.lent(self._unseen(part, dose), self._means, dose)
+        return result
 
     def _seen_frame(self, condition: int, shape: tuple[int, int]) -> NDArray[np.float32]:
         rows = self.control_contexts
         control = self._means[[self.group(0, context) for context in rows]]
         seen = np.array([self.group(condition, context) for context in rows])
         perturbed = np.where(seen[:, None] < 0, np.nan, self._means[seen])
+        expected = self.relatives.mixed(self.relatives.shared_weights(condition), self._means)
         result = np.full(shape, np.nan, dtype=np.float32)
-        result[rows] = latent_shift(control, perturbed, self._goal(condition).weights)
+        result[rows] = expected - control + latent_shift(expected, perturbed, self._goal(condition).weights)
         return result
 
     def state(self) -> dict[str, Any]:
@@ -329,6 +355,7 @@ class Reference:
             "groups": self.groups,
             "bulk": asdict(self.bulk),
             "latent_means": self.latent_means,
+            "embeddings": None if self.embeddings is None else asdict(self.embeddings),
             "panel": {
                 "data": panel.counts.data,
                 "indices": panel.counts.indices,
@@ -350,6 +377,7 @@ class Reference:
         counts = sp.csr_matrix((stored["data"], stored["indices"], stored["indptr"]), shape=tuple(stored["shape"]))
         names = np.asarray(stored["names"], dtype=str)
         codes = (stored["condition"], stored["context"], stored["cell"])
+        embeddings = state.get("embeddings")
         panel = Panel(counts, stored["tensors"], names, *codes, stored["niche"])
         return cls(
             Contexts.from_dict(state["contexts"]),
@@ -358,6 +386,7 @@ class Reference:
             PseudoBulk(**state["bulk"]),
             panel,
             state["latent_means"],
+            embeddings=None if embeddings is None else Embeddings(**embeddings),
         )
 
 

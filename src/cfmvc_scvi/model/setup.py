@@ -88,6 +88,7 @@ class SetupMixin(ModelPart):
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
         allow_non_integer: bool = False,
+        perturbation_embeddings_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """%(summary)s.
@@ -117,6 +118,10 @@ class SetupMixin(ModelPart):
         %(param_cont_cov_keys)s
         allow_non_integer
             Accept counts that are not integers (corrected for ambient RNA, say).
+        perturbation_embeddings_key
+            Key of `adata.uns` with a DataFrame of features, single perturbations in rows: what makes perturbations
+            without cells predictable, which are named there like the others (see `pp.gene_embeddings`). A row of NaN
+            names a perturbation of which nothing is known: the prediction is then what all perturbations share.
 
         Raises
         ------
@@ -141,7 +146,13 @@ class SetupMixin(ModelPart):
             CategoryField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             CategoryField(REGISTRY_KEYS.LABELS_KEY, labels_key),
             CategoryField(keys.SAMPLE_KEY, sample_key),
-            PerturbationField(keys.PERTURBATION_KEY, perturbation_key, control_category, dose_key),
+            PerturbationField(
+                keys.PERTURBATION_KEY,
+                perturbation_key,
+                control_category,
+                dose_key,
+                embeddings_key=perturbation_embeddings_key,
+            ),
             fields.NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
             fields.CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
             fields.NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
@@ -171,6 +182,7 @@ class SetupMixin(ModelPart):
         continuous_covariate_keys: Sequence[str] | None = None,
         modalities: dict[str, str] | None = None,
         allow_non_integer: bool = False,
+        perturbation_embeddings_key: str | None = None,
         **kwargs: Any,
     ) -> None:
         """%(summary_mdata)s, for its RNA modality; other modalities are left alone.
@@ -192,6 +204,8 @@ class SetupMixin(ModelPart):
             which otherwise is a column of `mdata.obs`.
         allow_non_integer
             Accept counts that are not integers.
+        perturbation_embeddings_key
+            As in `setup_anndata`; a key of `uns` of the data that hold the perturbation column.
 
         Raises
         ------
@@ -226,7 +240,12 @@ class SetupMixin(ModelPart):
             MuDataCategoryField(REGISTRY_KEYS.LABELS_KEY, labels_key, mod_key=where.labels_key),
             MuDataCategoryField(keys.SAMPLE_KEY, sample_key, mod_key=where.sample_key),
             MuDataPerturbationField(
-                keys.PERTURBATION_KEY, perturbation_key, control_category, dose_key, mod_key=where.perturbation_key
+                keys.PERTURBATION_KEY,
+                perturbation_key,
+                control_category,
+                dose_key,
+                embeddings_key=perturbation_embeddings_key,
+                mod_key=where.perturbation_key,
             ),
             fields.MuDataNumericalObsField(
                 REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, mod_key=where.size_factor_key, required=False

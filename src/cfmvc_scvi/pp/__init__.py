@@ -1,8 +1,9 @@
-"""Before a model: which genes, and which cells are held out. Nothing here looks at cells that are held out."""
+"""Before a model: which genes, what is known of targets, which cells are held out. Nothing here looks at the latter."""
 
 from __future__ import annotations
 
+from cfmvc_scvi.pp.embeddings import gene_embeddings
 from cfmvc_scvi.pp.genes import select_genes
 from cfmvc_scvi.pp.holdout import HoldOut, leave_out
 
-__all__ = ["HoldOut", "leave_out", "select_genes"]
+__all__ = ["HoldOut", "gene_embeddings", "leave_out", "select_genes"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose, monotone_effects
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
+from cfmvc_scvi.shift.features import FeatureRegression, UnseenEffect
 from cfmvc_scvi.shift.frame import latent_shift
 from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
 from cfmvc_scvi.shift.links import DepthCurve
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, pseudo_bulk
+from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, own_gene_fold, shared_shift
 from cfmvc_scvi.shift.similarity import (
     context_kernel,
     kernel,
@@ -22,18 +24,24 @@ __all__ = [
     "DepthCurve",
     "EffectGoal",
     "EffectPosterior",
+    "FeatureRegression",
     "PseudoBulk",
+    "SharedShift",
+    "UnseenEffect",
     "additive_goal",
+    "calibrated_factor",
     "context_kernel",
     "effect_goal",
     "interpolate_dose",
     "kernel",
     "latent_shift",
+    "own_gene_fold",
     "linear_kernel",
     "monotone_effects",
     "posterior_level",
     "profile_distances",
     "project_psd",
     "pseudo_bulk",
+    "shared_shift",
     "similarity_weights",
 ]

@@ -1,0 +1,233 @@
+"""What perturbations tell of each other: a level that they share, and effects of those never seen, from features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfmvc_scvi.config import FeatureConfig
+from cfmvc_scvi.shift import FeatureRegression, PseudoBulk, interpolate_dose, own_gene_fold, shared_shift
+
+__all__ = ["Embeddings", "Relatives", "UnseenShift"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What is known of perturbations beside their cells.
+
+    Attributes
+    ----------
+    values
+        `(perturbations, features)`; a row of NaN where nothing is known.
+    named
+        `(perturbations,)` whether the user named it among those with features, if only to say that it has none.
+    own_gene
+        `(perturbations,)` column of the gene of the same name, -1 where there is none.
+    """
+
+    values: Array
+    named: NDArray[np.bool_]
+    own_gene: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class UnseenShift:
+    """Effect of a perturbation without cells, in every context with control cells.
+
+    Attributes
+    ----------
+    mean, sd
+        `(contexts, genes)` posterior of the shift in mean log1p CP10k.
+    weights
+        `(seen,)` what each seen perturbation lends.
+    conditions
+        `(seen,)` code of the condition that stands for each, its dose the nearest.
+    """
+
+    mean: Array
+    sd: Array
+    weights: Array
+    conditions: NDArray[np.int64]
+
+
+@dataclass
+class Relatives:
+    """Single perturbations of the training data, as neighbours of each other.
+
+    Attributes
+    ----------
+    designs
+        `(conditions, perturbations)`; row 0 is control.
+    groups
+        `(groups, 2)` condition and context of each group.
+    bulk
+        Pseudo-bulk of the groups.
+    embeddings
+        Features, or None.
+    """
+
+    designs: NDArray[np.float32]
+    groups: NDArray[np.int64]
+    bulk: PseudoBulk
+    embeddings: Embeddings | None = None
+    config: FeatureConfig = field(default_factory=FeatureConfig)
+    _fits: dict[float, tuple[list[int], FeatureRegression]] = field(default_factory=dict, repr=False)
+    _shared: dict[int, Array] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _table(self) -> NDArray[np.int64]:
+        """Group of each condition in each context with control cells, -1 where not seen, (conditions, contexts)."""
+        contexts = np.sort(self.groups[self.groups[:, 0] == 0, 1])
+        table = np.full((len(self.designs), len(contexts)), -1)
+        inside = np.flatnonzero(np.isin(self.groups[:, 1], contexts))
+        table[self.groups[inside, 0], np.searchsorted(contexts, self.groups[inside, 1])] = inside
+        return table
+
+    def alone(self, part: int) -> NDArray[np.int64]:
+        """Return the codes of the conditions that are this perturbation by itself, at any dose."""
+        return np.flatnonzero(((self.designs != 0).sum(axis=1) == 1) & (self.designs[:, part] != 0))
+
+    def shared_weights(self, condition: int) -> Array:
+        """Return how much the cells of each condition count in what others lead to expect, `(contexts, conditions)`.
+
+        Row k weighs the other single perturbations in context k by their `shared_shift`, and control by the rest. For
+        combinations, which are further from control than their parts, only control counts. Computed once.
+        """
+        if condition not in self._shared:
+            self._shared[condition] = self._shared_weights(condition)
+        return self._shared[condition]
+
+    def _shared_weights(self, condition: int) -> Array:
+        weights = np.zeros(self._table.T.shape)
+        weights[:, 0] = 1.0
+        parts = self.designs[condition] != 0
+        if parts.sum() != 1:
+            return weights
+        single = ((self.designs != 0).sum(axis=1) == 1) & ~(self.designs[:, parts] != 0).any(axis=1)
+        for context, rows in enumerate(self._table.T):
+            others = np.flatnonzero(single & (rows >= 0))
+            if len(others):
+                lent = shared_shift(self.bulk.log_mean[rows[others]] - self.bulk.log_mean[rows[0]]).weights
+                weights[context, others] = lent
+                weights[context, 0] = 1 - lent.sum()
+        return weights
+
+    def mixed(self, weights: Array, values: Array) -> Array:
+        """Return the sums over conditions of `weights` `(contexts, conditions)` times `values` of their groups.
+
+        A condition has weight only where it was seen. `values` `(groups, columns)`; the sums `(contexts, columns)`.
+        """
+        result = np.zeros((len(weights), values.shape[1]))
+        for context, rows in enumerate(self._table.T):
+            chosen = np.flatnonzero(weights[context])
+            result[context] = weights[context, chosen] @ values[rows[chosen]]
+        return result
+
+    def expected(self, condition: int) -> PseudoBulk:
+        """Return the pseudo-bulk that cells would have if this perturbation did only what the others share.
+
+        One group per context with control cells; without at least three others, that of the control cells.
+        """
+        control = self.bulk.take(self._table[0])
+        weights = self.shared_weights(condition)
+        if (weights[:, 0] == 1).all():
+            return control
+        return replace(
+            control,
+            log_mean=self.mixed(weights, self.bulk.log_mean),
+            log_noise=self.mixed(weights**2, self.bulk.log_noise),
+            rate=self.mixed(weights, self.bulk.rate),
+            rate_noise=self.mixed(weights**2, self.bulk.rate_noise),
+            depth_quantiles=self.mixed(weights, self.bulk.depth_quantiles),
+        )
+
+    def is_described(self, part: int) -> bool:
+        """Return whether features were given for a perturbation, or that it has none."""
+        return self.embeddings is not None and bool(self.embeddings.named[part])
+
+    def unseen(self, part: int, dose: float) -> UnseenShift:
+        """Return the effect of a perturbation that has no cells of its own, at a dose.
+
+        Raises
+        ------
+        DataError
+            If fewer than three perturbations were seen by themselves.
+        """
+        assert self.embeddings is not None  # checked by `is_described`
+        seen, regression = self._fit(dose)
+        effect = regression.predict(self.embeddings.values[part])
+        shape = (self._table.shape[1], self.bulk.n_genes)
+        mean = effect.mean.reshape(shape)
+        own = self.embeddings.own_gene[part]
+        if own >= 0:
+            control = self.bulk.log_mean[self._table[0], own]
+            level = np.exp(np.maximum(control + mean[:, own], 0.0)) - 0.5
+            after = np.log(np.maximum(level * np.exp(self._own_fold(seen, regression)) + 0.5, 1.0))
+            mean[:, own] = after - control
+        conditions = np.array([self._nearest(other, dose) for other in seen])
+        return UnseenShift(mean, effect.sd.reshape(shape), effect.weights, conditions)
+
+    def lent(self, shift: UnseenShift, values: Array, dose: float) -> Array:
+        """Return the shift `(contexts, columns)` of any values of groups `(groups, columns)` by the same weights."""
+        seen, _ = self._fit(dose)
+        return sum(weight * self._at_dose(part, dose, values) for weight, part in zip(shift.weights, seen, strict=True))
+
+    def lenders(self, dose: float) -> list[int]:
+        """Return the perturbations that were seen by themselves."""
+        return self._fit(dose)[0]
+
+    def _fit(self, dose: float) -> tuple[list[int], FeatureRegression]:
+        if dose not in self._fits:
+            assert self.embeddings is not None
+            candidates = [part for part in range(self.designs.shape[1]) if len(self.alone(part))]
+            seen = [part for part in candidates if (self._table[self.alone(part)] >= 0).any()]
+            shape = (len(seen), self._table.shape[1] * self.bulk.n_genes)
+            effects = np.array([self._at_dose(part, dose, self.bulk.log_mean) for part in seen]).reshape(shape)
+            noise = np.array([self._noise(self._nearest(part, dose)) for part in seen]).reshape(shape)
+            self._fits[dose] = seen, FeatureRegression(effects, noise, self.embeddings.values[seen], self.config)
+        return self._fits[dose]
+
+    def _nearest(self, part: int, dose: float) -> int:
+        codes = self.alone(part)
+        codes = codes[(self._table[codes] >= 0).any(axis=1)]
+        return int(codes[np.argmin(np.abs(np.log1p(self.designs[codes, part]) - np.log1p(dose)))])
+
+    def _at_dose(self, part: int, dose: float, values: Array) -> Array:
+        """Return the shift of a seen perturbation in all contexts `(contexts, columns)`, interpolated over dose."""
+        codes = self.alone(part)
+        codes = codes[(self._table[codes] >= 0).any(axis=1)]
+        shifts = np.stack([self._shift(int(code), values) for code in codes])
+        doses = self.designs[codes, part].astype(float)
+        return interpolate_dose(doses, shifts.reshape(len(codes), -1), dose)[0].reshape(shifts.shape[1:])
+
+    def _shift(self, condition: int, values: Array) -> Array:
+        """Return the shift of a condition `(contexts, columns)`; its mean over the others where it was not seen."""
+        rows = self._table[condition]
+        shift = values[rows] - values[self._table[0]]
+        shift[rows < 0] = shift[rows >= 0].mean(axis=0)
+        return shift
+
+    def _noise(self, condition: int) -> Array:
+        """Return the sampling variance of that shift `(contexts, genes)`, contexts being drawn where it is a mean."""
+        rows = self._table[condition]
+        noise = self.bulk.log_noise[rows]
+        known = self._shift(condition, self.bulk.log_mean)[rows >= 0]
+        noise[rows < 0] = noise[rows >= 0].mean(axis=0) + known.var(axis=0)
+        return noise
+
+    def _own_fold(self, seen: list[int], regression: FeatureRegression) -> float:
+        """Return the log fold change of a perturbation's own gene beyond what others do to it."""
+        assert self.embeddings is not None
+        own = self.embeddings.own_gene[seen]
+        targeted = np.flatnonzero(own >= 0)
+        shape = (-1, self._table.shape[1], self.bulk.n_genes)
+        effects, common = regression.effects.reshape(shape), regression.common.reshape(shape)[0]
+        control = self.bulk.log_mean[self._table[0]]
+        before = [(control + common)[:, own[row]].mean() for row in targeted]
+        after = [(control + effects[row])[:, own[row]].mean() for row in targeted]
+        return own_gene_fold(np.maximum(before, 0.0), np.maximum(after, 0.0))
