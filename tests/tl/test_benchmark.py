@@ -124,8 +124,8 @@ def test_default_models_share_one_training(tiny_adata, monkeypatch):
     trained = []
     plain = bm.default_models
 
-    def short(*args):
-        predictors = plain(*args, train_kwargs={"max_epochs": 1, "accelerator": "cpu"})
+    def short(*args, **names):
+        predictors = plain(*args, **names, train_kwargs={"max_epochs": 1, "accelerator": "cpu"})
         training = next(iter(predictors.values()))._training
         training.prepare = lambda cells: trained.append(cells.n_obs)
         return predictors
@@ -137,6 +137,24 @@ def test_default_models_share_one_training(tiny_adata, monkeypatch):
     wide = scores[scores.condition == "A"].pivot_table(index="metric", columns="method", values="value")
     assert (wide.loc["cpu_seconds", ["CFMVC", "CFMVC, no flow", "latent arithmetic"]] > 0.1).all()
     assert wide.loc["energy_distance", "CFMVC"] != wide.loc["energy_distance", "CFMVC, no flow"]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of lightning, about loaders and modules
+def test_held_out_perturbations_are_described_by_their_targets(tiny_adata):
+    label = tiny_adata.obs["perturbation"].astype(str).to_numpy()
+    genes = np.array([f"gene{i}" for i in range(1, 5)])
+    tiny_adata.obs["perturbation"] = np.where(label == "control", label, genes[np.arange(len(label)) % 4])
+    setup, columns = bm.benchmark_setup("perturbation", {"labels_key": "cell_type"})
+    quick = {"max_epochs": 1, "accelerator": "cpu"}
+    models = bm.default_models("perturbation", setup, columns, conditions=["control", *genes], train_kwargs=quick)
+    scores = tl.benchmark(
+        tiny_adata, "perturbation", models={"CFMVC": models["CFMVC"]}, baselines=["mean of others"], seeds=1,
+        setup={"labels_key": "cell_type"}, only=["gene1"], progress=False,
+    )  # fmt: skip
+    assert {"CFMVC", "mean of others"} <= set(scores["method"])
+    assert models["CFMVC"].settings["prepare"] == "_CoExpression"
+    with_own = bm.default_models("perturbation", setup | {"perturbation_embeddings_key": "mine"}, columns)
+    assert with_own["CFMVC"].settings["prepare"] is None
 
 
 KILLED = """

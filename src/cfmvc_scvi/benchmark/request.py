@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from anndata import AnnData
 
+from cfmvc_scvi._keys import COMBINATION_SEPARATOR
 from cfmvc_scvi.benchmark.adapter import PerturbationModel, Predictor, predictions_from
 from cfmvc_scvi.benchmark.baselines import BASELINES, LATENT_ARITHMETIC, Baseline
 from cfmvc_scvi.benchmark.fold import Columns, Fold
@@ -20,9 +21,11 @@ from cfmvc_scvi.benchmark.latent import LatentArithmetic
 from cfmvc_scvi.benchmark.model import cfmvc_predictors
 from cfmvc_scvi.benchmark.store import data_fingerprint
 from cfmvc_scvi.errors import DataError, UnknownConditionError
+from cfmvc_scvi.pp import gene_embeddings
 
 MODEL = "CFMVC"
 NO_FLOW = "CFMVC, no flow"
+_FEATURES = "cfmvc_benchmark_features"  # of uns
 _PACKAGES = ("scvi-tools", "torch", "numpy", "scipy", "anndata")
 _OBS_KEYS = ("perturbation_key", "labels_key", "sample_key", "batch_key", "dose_key")
 
@@ -61,9 +64,17 @@ def benchmark_setup(holdout: str, setup: Mapping[str, Any] | None = None) -> tup
 
 
 def default_models(
-    holdout: str, setup: Mapping[str, Any], columns: Columns, *, train_kwargs: Mapping[str, Any] | None = None
+    holdout: str,
+    setup: Mapping[str, Any],
+    columns: Columns,
+    *,
+    conditions: Iterable[str] = (),
+    train_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Predictor]:
     """CFMVC, the same without its flow, and latent arithmetic on its VAE where that is defined; one training for all.
+
+    Where perturbations are held out and the setup names no table of features, they are described by the co-expression
+    of their targets among the control cells (`pp.gene_embeddings`).
 
     Parameters
     ----------
@@ -71,6 +82,8 @@ def default_models(
         As of `make_folds`.
     setup, columns
         As of `benchmark_setup`.
+    conditions
+        Names of all conditions, also of those held out, whose perturbations are described.
     train_kwargs
         Arguments of `CFMVC.train`.
     """
@@ -78,7 +91,29 @@ def default_models(
     if holdout not in ("perturbation", "dose"):
         variants[LATENT_ARITHMETIC] = LatentArithmetic(columns)
     training = {"enable_progress_bar": False, **(train_kwargs or {})}
-    return cfmvc_predictors(setup, variants, train_kwargs=training)
+    if holdout != "perturbation" or setup.get("perturbation_embeddings_key") is not None:
+        return cfmvc_predictors(setup, variants, train_kwargs=training)
+    described = {**setup, "perturbation_embeddings_key": _FEATURES}
+    parts = {part for name in conditions for part in str(name).split(COMBINATION_SEPARATOR)} - {columns.control}
+    prepare = _CoExpression(columns, sorted(parts))
+    return cfmvc_predictors(described, variants, train_kwargs=training, prepare=prepare)
+
+
+class _CoExpression:
+    """Writes features of perturbations into training cells, made of their controls."""
+
+    def __init__(self, columns: Columns, perturbations: Sequence[str]) -> None:
+        self._columns, self._perturbations = columns, perturbations
+
+    def __call__(self, cells: AnnData) -> None:
+        columns = self._columns
+        cells.uns[_FEATURES] = gene_embeddings(
+            cells,
+            self._perturbations,
+            perturbation_key=columns.perturbation_key,
+            context_key=columns.context_key,
+            control=columns.control,
+        )
 
 
 def named_models(

@@ -79,7 +79,8 @@ def benchmark(
     epochs = {"epochs_representation": epochs_representation, "epochs_flow": epochs_flow}
     setup, columns = bm.benchmark_setup(holdout, {**keys, "control_category": control})
     train = {"max_epochs": options.epochs(**{name.removeprefix("epochs_"): n for name, n in epochs.items()})}
-    models = {**bm.default_models(holdout, setup, columns, train_kwargs=train), **others}
+    names = set(adata.obs.get(columns.perturbation_key, ()))
+    models = {**bm.default_models(holdout, setup, columns, conditions=names, train_kwargs=train), **others}
     scores = tl.benchmark(adata, holdout, models=models, seeds=seeds, setup=setup, only=only, out=report / _RUN)
     compared = bm.compare(scores)
     n_groups = len(scores.loc[scores["metric"] == "pearson_delta", ["condition", "context"]].drop_duplicates())

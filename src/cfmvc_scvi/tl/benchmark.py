@@ -91,7 +91,8 @@ def benchmark(
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     makers = bm.named_baselines(baselines, bm.default_baselines(holdout, folds))
     methods: dict[str, Any] = {name: bm.baseline_predictor(make, columns) for name, make in makers.items()}
-    own = bm.named_models(models, bm.default_models(holdout, full, columns))
+    names = cells.obs[columns.perturbation_key].unique()
+    own = bm.named_models(models, bm.default_models(holdout, full, columns, conditions=names))
     if both := sorted(methods.keys() & own.keys()):
         raise DataError(f"'{both[0]}' is the name of a baseline; give the model another one.")
     methods |= own
