@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["EffectConfig", "FlowConfig", "ObservationConfig", "PairConfig", "SimulationConfig", "SolverConfig"]
+__all__ = [
+    "CalibrationConfig",
+    "EffectConfig",
+    "FlowConfig",
+    "ObservationConfig",
+    "PairConfig",
+    "SimulationConfig",
+    "SolverConfig",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,22 @@ class EffectConfig:
     curve_dispersion: float = 3.0
     stretch_bounds: tuple[float, float] = (1.1, 1.6)
     similarity_power: float = 2.0
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Intervals and trust from contexts left out in training.
+
+    Residuals are taken in `n_bins` bins of the predicted sd, each pooled with `bin_prior` residuals' worth of the
+    overall quantile; conditions are left out until `n_fits` contexts were predicted, evenly spread over the
+    conditions. Trust is high from `high`, medium from `medium`, else low.
+    """
+
+    n_bins: int = 4
+    bin_prior: float = 100.0
+    n_fits: int = 64
+    high: float = 0.75
+    medium: float = 0.5
 
 
 @dataclass(frozen=True)

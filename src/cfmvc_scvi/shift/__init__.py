@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose
+from cfmvc_scvi.shift.conformal import Calibration, LeftOut, calibrate, check_level, leave_one_out
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
 from cfmvc_scvi.shift.frame import latent_shift
 from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
@@ -19,16 +20,21 @@ from cfmvc_scvi.shift.similarity import (
 
 __all__ = [
     "DEPTH_LEVELS",
+    "Calibration",
     "DepthCurve",
     "EffectGoal",
     "EffectPosterior",
+    "LeftOut",
     "PseudoBulk",
     "additive_goal",
+    "calibrate",
+    "check_level",
     "context_kernel",
     "effect_goal",
     "interpolate_dose",
     "kernel",
     "latent_shift",
+    "leave_one_out",
     "linear_kernel",
     "posterior_level",
     "profile_distances",
