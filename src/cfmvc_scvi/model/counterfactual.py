@@ -1,4 +1,4 @@
-"""Public questions to a trained model: counterfactuals of cells, new cells of a condition, effects."""
+"""Public questions to a trained model: counterfactuals of cells, new cells of a condition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
@@ -40,6 +39,7 @@ from cfmvc_scvi.model.question import (
     levels,
 )
 from cfmvc_scvi.model.reference import Level
+from cfmvc_scvi.model.trust import trust_of_cells
 from cfmvc_scvi.model.virtual import VirtualCells
 from cfmvc_scvi.observe import cell_choice
 
@@ -50,7 +50,7 @@ _PREDICTION_BATCH = 1024
 
 
 class CounterfactualMixin(ModelPart):
-    """`predict_counterfactual`, `sample_cells` and `get_effect` of `CFMVC`."""
+    """`predict_counterfactual` and `sample_cells` of `CFMVC`."""
 
     @torch.inference_mode()
     def predict_counterfactual(
@@ -119,8 +119,9 @@ class CounterfactualMixin(ModelPart):
         Returns
         -------
         The counterfactual cells, with the names of the cells asked about and the genes of the model. ``obs``: that of
-        the source cells, ``source_condition``, ``target_condition``, ``source_context``, ``target_context``, with
-        `n_samples` > 1 also ``draw``. ``obsm``: ``X_cfmvc`` (observed) and ``X_cfmvc_counterfactual``, intrinsic
+        the source cells, ``source_condition``, ``target_condition``, ``source_context``, ``target_context``,
+        ``trust`` in the expected effect (see `get_trust`; 1 under the cell's own condition), with `n_samples` > 1 also
+        ``draw``. ``obsm``: ``X_cfmvc`` (observed) and ``X_cfmvc_counterfactual``, intrinsic
         latents. ``var``: that of the source. ``uns["cfmvc"]``: provenance, with the solver's status and how many of
         the groups asked for were never seen (``n_conditions_unseen``) or lie beyond the doses seen
         (``n_conditions_extrapolated``).
@@ -245,48 +246,6 @@ class CounterfactualMixin(ModelPart):
         result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
         return result
 
-    def get_effect(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
-        """Return the expected effect of a perturbation on each gene in each context with control cells.
-
-        Parameters
-        ----------
-        perturbation
-            Perturbation or combination.
-        dose
-            Dose of each part; None is 1.
-
-        Returns
-        -------
-        Columns ``context``, ``gene``, ``control`` and ``delta`` (mean log1p CP10k), ``sd`` (posterior), ``observed``
-        (whether the context was seen under the perturbation); sorted by context and decreasing |delta|.
-
-        Raises
-        ------
-        NotTrainedError
-            If the representation is not trained.
-        UnknownConditionError
-            If the perturbation is unknown.
-        DataError
-            If the dose cannot be used, or the model has no perturbations.
-        """
-        self._require("representation")
-        design = tuple(map(float, asked_design(self, perturbation, dose)))
-        frames = []
-        for context in self._reference.control_contexts:
-            group = Group(design, int(context))
-            level, base = level_of(self, group), level_of(self, group.control())
-            columns = {
-                "control": base.mean,
-                "delta": level.mean - base.mean,
-                "sd": level.sd,
-                "observed": level.observed,
-            }
-            frame = pd.DataFrame(
-                {"context": self._reference.contexts.names[context], "gene": self._var_names, **columns}
-            )
-            frames.append(frame.sort_values("delta", key=abs, ascending=False))
-        return pd.concat(frames, ignore_index=True)
-
     def _require_flow(self) -> None:
         """Refuse models that cannot predict: without perturbations, untrained, or without counts."""
         if self.vocabulary is None:
@@ -353,6 +312,7 @@ class CounterfactualMixin(ModelPart):
         obs = data.obs.iloc[chosen]
         obs = obs[[column for column in obs if not str(column).startswith("_scvi")]]
         obs = obs.assign(**condition_columns(self, own, "source"), **condition_columns(self, wanted, "target"))
+        obs = obs.assign(trust=trust_of_cells(self, own, wanted))
         stack = sp.vstack if output == "counts" else np.vstack
         before, after = np.concatenate(latents, axis=1)
         draws = []

@@ -11,16 +11,19 @@ import scipy.sparse as sp
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from cfmvc_scvi.config import EffectConfig, ReferenceConfig
+from cfmvc_scvi.config import CalibrationConfig, EffectConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
 from cfmvc_scvi.shift import (
+    Calibration,
     EffectGoal,
     PseudoBulk,
     additive_goal,
+    calibrate,
     effect_goal,
     interpolate_dose,
     latent_shift,
+    leave_one_out,
     pseudo_bulk,
 )
 
@@ -120,6 +123,7 @@ class Reference:
     latent_means: Array | None = None
     config: EffectConfig = field(default_factory=EffectConfig)
     _goals: dict[int, EffectGoal] = field(default_factory=dict, repr=False)
+    _calibration: Calibration | None = field(default=None, repr=False)
 
     @classmethod
     def build(
@@ -174,7 +178,7 @@ class Reference:
         UnknownConditionError
             If the context has no control cells.
         """
-        control = self._control_level(context)
+        control = self.control_level(context)
         code = self.condition(design)
         if code == 0:
             return control
@@ -196,7 +200,7 @@ class Reference:
         if self.condition(single) > 0:
             return self.level(single, context)
         codes = self._alone(part)
-        control = self._control_level(context)
+        control = self.control_level(context)
         levels = [self.level(self.designs[code], context) for code in codes]
         doses = self.designs[codes, part].astype(float)
         deltas = np.stack([level.mean - control.mean for level in levels])
@@ -215,7 +219,8 @@ class Reference:
         """Return the codes of the conditions that are this perturbation by itself, at any dose."""
         return np.flatnonzero(((self.designs != 0).sum(axis=1) == 1) & (self.designs[:, part] != 0))
 
-    def _control_level(self, context: int) -> Level:
+    def control_level(self, context: int) -> Level:
+        """Return the level of the control cells; UnknownConditionError if the context has none."""
         group = self.group(0, context)
         if group < 0:
             raise UnknownConditionError(
@@ -237,6 +242,21 @@ class Reference:
             control, perturbed = (self._bulk_over_contexts(kind) for kind in (0, condition))
             self._goals[condition] = effect_goal(control, perturbed, self.config)
         return self._goals[condition]
+
+    def calibration(self) -> Calibration:
+        """Return how far off contexts left out of training are, computed once; evenly spread conditions if many."""
+        if self._calibration is None:
+            config, contexts = CalibrationConfig(), self.control_contexts
+            treated = (self.groups[:, 0] > 0) & np.isin(self.groups[:, 1], contexts)
+            codes, n_seen = np.unique(self.groups[treated, 0], return_counts=True)
+            codes = codes[n_seen > 1]
+            most = max(1, config.n_fits // max(1, len(contexts)))
+            chosen = np.unique(np.linspace(0, len(codes) - 1, min(most, len(codes))).astype(int))
+            control = self._bulk_over_contexts(0)
+            bulks = (self._bulk_over_contexts(int(code)) for code in codes[chosen])
+            left_out = [one for bulk in bulks for one in leave_one_out(control, bulk, self.config)]
+            self._calibration = calibrate(left_out, config)
+        return self._calibration
 
     def _bulk_over_contexts(self, condition: int) -> PseudoBulk:
         """Return the pseudo-bulk of a condition over the contexts with control cells; unseen ones are empty groups."""

@@ -3,5 +3,6 @@
 from cfmvc_scvi.tl.counterfactual import counterfactual
 from cfmvc_scvi.tl.effect import effect
 from cfmvc_scvi.tl.latent import latent
+from cfmvc_scvi.tl.trust import trust
 
-__all__ = ["counterfactual", "effect", "latent"]
+__all__ = ["counterfactual", "effect", "latent", "trust"]
