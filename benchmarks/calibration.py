@@ -71,7 +71,8 @@ def score(control: PseudoBulk, truth: PseudoBulk, context: int, left_out: list[L
 def table(adata: ad.AnnData, context_key: str, least: int) -> pd.DataFrame:
     """One row per held-out pair whose condition was observed elsewhere."""
     contexts, control, conditions = bulks(adata, context_key, least)
-    everywhere = {name: leave_one_out(control, bulk, EffectConfig()) for name, bulk in conditions.items()}
+    several = conditions if len(conditions) > 1 else {}
+    everywhere = {name: leave_one_out(control, bulk, EffectConfig()) for name, bulk in several.items()}
     rows = []
     for name, bulk in conditions.items():
         others = [one for other, found in everywhere.items() if other != name for one in found]
