@@ -40,8 +40,7 @@ def calibration(
         Share of true values inside, between 0 and 1, (points,); not with a frame.
     n
         Number of values behind each point, (points,), whole and positive. Points that share label and nominal are
-        averaged with these weights (else alike). The numbers stand at the
-        points or, of several lines, in the legend.
+        averaged with these weights (else alike). The numbers stand at the points or, of several lines, in the legend.
     ax
         Axes to draw on; None makes a figure.
     show

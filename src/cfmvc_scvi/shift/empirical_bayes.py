@@ -92,8 +92,8 @@ def posterior_level(
         perturbed  y1_k = mu + (1 - kappa) b_k + e_k  e ~ N(0, s^2 (rho 11' + (1 - rho) C_l)),   mu ~ N(mean y0, m^2)
 
     with S_l = exp(-D^2 / 2 l^2) and C_l, the `context_kernel`, in which effects may also be linear in the control
-    profile: a mixture over (t, s, kappa, rho), its weights by EM over all genes. A context
-    that was observed conditions on its own data too; one that was not borrows from the others.
+    profile: a mixture over (t, s, kappa, rho), its weights by EM over all genes. A context that was observed conditions
+    on its own data too; one that was not borrows from the others.
 
     Parameters
     ----------
