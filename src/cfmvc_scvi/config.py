@@ -50,14 +50,24 @@ class EffectConfig:
 class CalibrationConfig:
     """Intervals and trust from contexts left out in training.
 
-    Residuals are taken in `n_bins` bins of the predicted sd, each pooled with `bin_prior` residuals' worth of the
-    overall quantile; conditions are left out until `n_fits` contexts were predicted, evenly spread over the
-    conditions. Trust is high from `high`, medium from `medium`, else low.
+    Pairs of condition and context are left out, spread evenly over both, as many as take `work`, each takes its genes
+    (`n_genes` at most) times its squared number of contexts; but `most_pairs` at most and, where there are as many,
+    one in each of `least_pairs` contexts.
+    Quantiles are of `n_quantiles` residuals in `n_quantiles` contexts. The sd of log scales over contexts has a prior
+    guess `scale_sd` with the weight of `scale_prior` contexts; the inflation of errors one of 1 with `inflation_prior`
+    contexts, that of a context that of all contexts with `context_prior` conditions. Trust is high from `high`, medium
+    from `medium`, else low.
     """
 
-    n_bins: int = 4
-    bin_prior: float = 100.0
-    n_fits: int = 64
+    n_genes: int = 400
+    work: float = 1e5
+    least_pairs: int = 8
+    most_pairs: int = 48
+    n_quantiles: int = 200
+    scale_sd: float = 0.2
+    scale_prior: float = 2.0
+    inflation_prior: float = 4.0
+    context_prior: float = 2.0
     high: float = 0.75
     medium: float = 0.5
 

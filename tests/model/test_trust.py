@@ -61,11 +61,14 @@ def test_trust_says_what_it_rests_on(unseen: CFMVC) -> None:
     assert table["trust"].between(0, 1).all() and table["trust"].idxmin() == "T"
     assert (table["n_contexts"] == 2).all() and table.loc["T", "n_cells"] == table["n_cells"].drop("T").sum()
     assert table.loc["T", "distance"] > 0 and (table["distance"].drop("T") == 0).all()
-    assert table["calibrated"].all() and not table[["extrapolated", "composed"]].to_numpy().any()
+    assert list(table["calibrated"]) == [name == "T" for name in table.index]
+    assert not table[["extrapolated", "composed"]].to_numpy().any()
+    np.testing.assert_allclose(table["trust"], 1 / (1 + table["expected_error"] ** 2))
     words = pd.cut(table["trust"], [-1, 0.5, 0.75, 2], right=False, labels=["low", "medium", "high"])
     assert list(words) == list(table["word"])
     assert (unseen.get_trust("control")["trust"] == 1).all()
-    assert unseen.get_trust("A+B")["composed"].all() and not unseen.get_trust("A+B")["observed"].any()
+    both = unseen.get_trust("A+B")
+    assert both["composed"].all() and not both[["observed", "calibrated"]].to_numpy().any()
 
 
 def test_trust_falls_with_inflation_and_uncertainty(unseen: CFMVC) -> None:
@@ -73,7 +76,8 @@ def test_trust_falls_with_inflation_and_uncertainty(unseen: CFMVC) -> None:
     before = unseen.get_trust("A").set_index("context")["trust"]
     kept, goals = reference.calibration(), dict(reference._goals)
     try:
-        reference._calibration = replace(kept, inflation=3 * kept.inflation)
+        raised = {context: 9 * value for context, value in kept.inflations.items()}
+        reference._calibration = replace(kept, inflation=9 * kept.inflation, inflations=raised)
         inflated = unseen.get_trust("A").set_index("context")["trust"]
         reference._calibration = kept
         reference._goals.update({code: replace(goal, sd=2 * goal.sd) for code, goal in goals.items()})
@@ -84,8 +88,37 @@ def test_trust_falls_with_inflation_and_uncertainty(unseen: CFMVC) -> None:
     assert inflated["T"] < before["T"] and inflated["B"] == before["B"] and (noisy < before).all()
 
 
+def test_intervals_of_responding_genes_and_trust_know_of_the_amplitude(unseen: CFMVC) -> None:
+    reference = unseen._reference
+    kept = reference.calibration()
+    results = []
+    try:
+        for amplitude in (0.0, 0.5):
+            reference._calibration = replace(kept, amplitude=amplitude)
+            table = unseen.get_effect("A").set_index(["context", "gene"]).sort_index().loc["T"]
+            results.append((table, unseen.get_trust("A").set_index("context").loc["T", "trust"]))
+    finally:
+        reference._calibration = kept
+    (narrow, more), (wide, less) = results
+    ratio = (wide["high"] - wide["low"]) / (narrow["high"] - narrow["low"])
+    largest = narrow["delta"].abs().idxmax()
+    assert ratio[largest] > 1.1 and ratio[narrow["delta"].abs().idxmin()] < 1.01 and less < more
+
+
+def test_prediction_alone_makes_no_calibration(unseen: CFMVC, tiny_adata: ad.AnnData) -> None:
+    reference, kept = unseen._reference, unseen._reference.calibration()
+    try:
+        reference._calibration = None
+        result = unseen.predict_counterfactual(tiny_adata, perturbation="A", seed=0)
+        assert reference._calibration is None and "trust" not in result.obs
+        unseen.predict_counterfactual(tiny_adata, perturbation="A", seed=0, trust=True)
+        assert reference._calibration is not None
+    finally:
+        reference._calibration = kept
+
+
 def test_predicted_cells_carry_trust_through_a_file(unseen: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) -> None:
-    result = unseen.predict_counterfactual(tiny_adata, perturbation="A", seed=0)
+    result = unseen.predict_counterfactual(tiny_adata, perturbation="A", seed=0, trust=True)
     expected = unseen.get_trust("A").set_index("context")["trust"]
     moved = (result.obs["source_condition"] != "A").to_numpy()
     target = result.obs["target_context"].astype(str)[moved].map(expected)

@@ -70,6 +70,7 @@ class CounterfactualMixin(ModelPart):
         guidance_scale: float = 1.0,
         heterogeneity: float = 1.0,
         solver: SolverConfig | None = None,
+        trust: bool = False,
     ) -> AnnData:
         """Predict what these very cells would look like under another condition.
 
@@ -115,13 +116,15 @@ class CounterfactualMixin(ModelPart):
             responders and non-responders are expected.
         solver
             Method and steps of the ODE; None is five midpoint steps.
+        trust
+            Also say how far the expected effect can be relied on, which the first time takes a calibration.
 
         Returns
         -------
         The counterfactual cells, with the names of the cells asked about and the genes of the model. ``obs``: that of
         the source cells, ``source_condition``, ``target_condition``, ``source_context``, ``target_context``,
-        ``trust`` in the expected effect (see `get_trust`; 1 under the cell's own condition), with `n_samples` > 1 also
-        ``draw``. ``obsm``: ``X_cfmvc`` (observed) and ``X_cfmvc_counterfactual``, intrinsic
+        with `trust` the ``trust`` in the expected effect (see `get_trust`; 1 under the cell's own condition), with
+        `n_samples` > 1 also ``draw``. ``obsm``: ``X_cfmvc`` (observed) and ``X_cfmvc_counterfactual``, intrinsic
         latents. ``var``: that of the source. ``uns["cfmvc"]``: provenance, with the solver's status and how many of
         the groups asked for were never seen (``n_conditions_unseen``) or lie beyond the doses seen
         (``n_conditions_extrapolated``).
@@ -154,7 +157,7 @@ class CounterfactualMixin(ModelPart):
         observations = [Observation(engine, heterogeneity, seed, draw) for draw in range(n_samples)]
         change = Change(self, perturbation, dose, labels, batch)
         cells = self._cells(engine, data, chosen, change, batch_size or _PREDICTION_BATCH)
-        result, seen = self._predicted(data, chosen, cells, observations, output)
+        result, seen = self._predicted(data, chosen, cells, observations, output, trust)
         arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
         more = {"n_samples": n_samples, "seed": seed, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
         result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
@@ -296,6 +299,7 @@ class CounterfactualMixin(ModelPart):
         minibatches: Iterator[CellBatch],
         observations: list[Observation],
         output: Output,
+        trust: bool,
     ) -> tuple[AnnData, dict[Group, Level]]:
         blocks: list[list[Any]] = [[] for _ in observations]
         latents, own, wanted = [], [], []
@@ -312,7 +316,8 @@ class CounterfactualMixin(ModelPart):
         obs = data.obs.iloc[chosen]
         obs = obs[[column for column in obs if not str(column).startswith("_scvi")]]
         obs = obs.assign(**condition_columns(self, own, "source"), **condition_columns(self, wanted, "target"))
-        obs = obs.assign(trust=trust_of_cells(self, own, wanted))
+        if trust:
+            obs = obs.assign(trust=trust_of_cells(self, own, wanted))
         stack = sp.vstack if output == "counts" else np.vstack
         before, after = np.concatenate(latents, axis=1)
         draws = []

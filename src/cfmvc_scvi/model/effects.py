@@ -24,8 +24,9 @@ class EffectMixin(ModelPart):
 
         The interval is of the effect that would be measured on new perturbed cells of the context. Where the context
         was not seen under the perturbation, its width is calibrated on contexts of training that are left out one at a
-        time (`shift.Calibration` states what that guarantees); where it was, it is the posterior's. Calibration takes
-        up to a few dozen fits, once per model.
+        time (`shift.Calibration` states what that assumes); where it was, it is the posterior's. Doses and
+        combinations that were not seen borrow that calibration, which says nothing of how well they interpolate or
+        add up. It is made once per model, when first asked for.
 
         Parameters
         ----------
@@ -78,11 +79,13 @@ class EffectMixin(ModelPart):
     def get_trust(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
         r"""Return how far the expected effect of a perturbation can be relied on, in each context with control cells.
 
-        .. math:: trust = \sum_g \Delta_g^2 / (\sum_g \Delta_g^2 + c^2 \sum_g sd_g^2)
+        .. math:: trust = 1 / (1 + e^2), e^2 = c_k \sum_g (sd_g^2 + \tau^2 \Delta_g^2) / \sum_g \Delta_g^2
 
-        the expected share of the squared effect that is explained. Where the context was not seen under the
-        perturbation, c is the root of the mean squared error of contexts of training left out one at a time, less
-        sampling noise, over the variance predicted for them (1 where none can be left out); where it was seen, 1.
+        the expected share of the squared effect that is explained; e is the expected error of the effect, relative to
+        its size and without sampling noise (what `benchmark.relative_error` measures). Where the context k was not seen
+        under the perturbation, tau^2 is the variance of response strengths over contexts of training that are left
+        out one at a time, and c_k their squared error over the variance predicted for them, drawn towards that of the
+        context itself under other perturbations. Where it was seen, tau^2 is 0 and c_k 1.
 
         Parameters
         ----------
@@ -93,12 +96,14 @@ class EffectMixin(ModelPart):
 
         Returns
         -------
-        One row per context: ``context``; ``trust`` in [0, 1]; ``word``, ``high`` (trust at least 0.75), ``medium`` (at
-        least 0.5) or ``low``; ``observed``; ``n_contexts`` that saw the perturbation (the fewest, over the parts of a
-        combination not seen); ``n_cells`` that the effect rests on: the context's own where observed, else those of
-        all contexts (likewise the fewest); ``distance`` of the control profile to the nearest context that saw it, in
-        units of the median distance of contexts; ``extrapolated``, a dose beyond those seen; ``composed`` of the
-        effects of its parts; ``calibrated``, false where c had to be assumed.
+        One row per context: ``context``; ``trust`` in [0, 1]; ``expected_error``, e; ``word``, ``high`` (trust at least
+        0.75), ``medium`` (at least 0.5) or ``low``; ``observed``; ``n_contexts`` that saw the perturbation (the fewest,
+        over the parts of a combination not seen); ``n_cells`` that the effect rests on: the context's own where
+        observed, else those of all contexts (likewise the fewest); ``distance`` of the control profile to the nearest
+        context that saw it, in units of the median distance of contexts; ``extrapolated``, a dose beyond those seen;
+        ``composed`` of the effects of its parts; ``calibrated``, whether contexts left out of training calibrated a
+        prediction of this kind: a seen condition in a context in which it was not (false where it was: a measurement
+        needs none).
 
         Raises
         ------

@@ -24,6 +24,7 @@ from cfmvc_scvi.shift import (
     interpolate_dose,
     latent_shift,
     leave_one_out,
+    pairs_to_leave_out,
     pseudo_bulk,
 )
 
@@ -244,19 +245,26 @@ class Reference:
         return self._goals[condition]
 
     def calibration(self) -> Calibration:
-        """Return how far off contexts left out of training are, computed once; evenly spread conditions if many."""
+        """Return how far off contexts are that are left out of training; computed once, on some genes and pairs."""
         if self._calibration is None:
             config, contexts = CalibrationConfig(), self.control_contexts
-            treated = (self.groups[:, 0] > 0) & np.isin(self.groups[:, 1], contexts)
-            codes, n_seen = np.unique(self.groups[treated, 0], return_counts=True)
-            codes = codes[n_seen > 1]
-            most = max(1, config.n_fits // max(1, len(contexts)))
-            chosen = np.unique(np.linspace(0, len(codes) - 1, min(most, len(codes))).astype(int))
-            control = self._bulk_over_contexts(0)
-            bulks = (self._bulk_over_contexts(int(code)) for code in codes[chosen])
-            left_out = [one for bulk in bulks for one in leave_one_out(control, bulk, self.config)]
-            self._calibration = calibrate(left_out, config)
+            treated = self.groups[(self.groups[:, 0] > 0) & np.isin(self.groups[:, 1], contexts)]
+            by_mean = np.argsort(self._bulk_over_contexts(0).log_mean.mean(axis=0), kind="stable")
+            n_genes = min(len(by_mean), config.n_genes)
+            genes = np.sort(by_mean[np.linspace(0, len(by_mean) - 1, n_genes).astype(int)])
+            chosen = treated[pairs_to_leave_out(treated[:, 0], treated[:, 1], n_genes, config)]
+            control, left_out = self._bulk_over_contexts(0).take_genes(genes), []
+            for code in np.unique(chosen[:, 0]):
+                rows = np.searchsorted(contexts, chosen[chosen[:, 0] == code, 1])
+                bulk = self._bulk_over_contexts(int(code)).take_genes(genes)
+                left_out += leave_one_out(control, bulk, self.config, rows)
+            named = [replace(one, context=int(contexts[one.context])) for one in left_out]
+            self._calibration = calibrate(named, config)
         return self._calibration
+
+    def alike(self, level: Level) -> PseudoBulk:
+        """Return the pseudo-bulk of the groups whose conditions lend their noise to a level."""
+        return self.bulk.take(np.isin(self.groups[:, 0], level.partner_conditions))
 
     def _bulk_over_contexts(self, condition: int) -> PseudoBulk:
         """Return the pseudo-bulk of a condition over the contexts with control cells; unseen ones are empty groups."""

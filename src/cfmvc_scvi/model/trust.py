@@ -14,9 +14,9 @@ from cfmvc_scvi.config import CalibrationConfig
 from cfmvc_scvi.model.cells import Group
 from cfmvc_scvi.model.question import level_of
 from cfmvc_scvi.model.reference import Level, Reference
-from cfmvc_scvi.shift import profile_distances
+from cfmvc_scvi.shift import Calibration, expected_noise, profile_distances
 
-__all__ = ["effect_interval", "trust_of", "trust_of_cells", "trust_table"]
+__all__ = ["effect_interval", "expected_error", "trust_of", "trust_of_cells", "trust_table"]
 
 Array = NDArray[np.float64]
 
@@ -26,60 +26,67 @@ def effect_interval(
 ) -> tuple[Array, Array]:
     """Interval of the effect that `n_cells` perturbed cells of a context would show, low and high (genes,).
 
-    Half-width: for a context that was not observed, the calibrated quantile times sqrt(sd^2 + noise of control + noise
-    of new cells); for an observed one, the normal quantile times sqrt(sd^2 + noise of new cells). New cells have the
-    variance of the context's control cells.
+    Half-width: for a context that was not observed, the calibrated quantile times sqrt(`Calibration.variance` + noise
+    of new cells); for an observed one, the normal quantile times sqrt(sd^2 + noise of new cells). The control mean
+    cancels between what is predicted and what would be measured. New cells are as noisy as those of the same
+    condition elsewhere at the predicted level.
     """
     base = reference.control_level(context)
-    control_noise, n_control = base.sd**2, reference.bulk.n_cells[reference.group(0, context)]
-    new_noise = control_noise * n_control / (n_control if n_cells is None else n_cells)
-    if answer.observed:
-        half = norm.ppf(0.5 + level / 2) * np.sqrt(answer.sd**2 + new_noise)
-    else:
-        factor = reference.calibration().quantile(level, answer.sd)
-        half = factor * np.sqrt(answer.sd**2 + control_noise + new_noise)
     delta = answer.mean - base.mean
+    n_control = int(reference.bulk.n_cells[reference.group(0, context)])
+    noise = expected_noise(reference.alike(answer), answer.mean, n_control if n_cells is None else n_cells)
+    if answer.observed:
+        half = norm.ppf(0.5 + level / 2) * np.sqrt(answer.sd**2 + noise)
+    else:
+        calibration = reference.calibration()
+        half = calibration.quantile(level) * np.sqrt(calibration.variance(delta, answer.sd) + noise)
     return delta - half, delta + half
 
 
-def trust_of(model: Any, group: Group) -> float:
-    """Expected share of the squared effect that is explained; 1 for control, whose effect is zero by definition.
+def expected_error(reference: Reference, answer: Level, context: int) -> float:
+    """Expected RMSE of the effect over its root mean square; see `Calibration.expected_error`, uncalibrated if seen."""
+    calibration = Calibration() if answer.observed else reference.calibration()
+    delta = answer.mean - reference.control_level(context).mean
+    return calibration.expected_error(delta, answer.sd, context)
 
-    sum delta^2 / (sum delta^2 + c^2 sum sd^2) over genes; c is the inflation of the calibration, 1 where observed.
-    """
-    if group.is_control:
-        return 1.0
-    reference: Reference = model._reference
-    answer, base = level_of(model, group), reference.control_level(group.context)
-    signal, variance = ((answer.mean - base.mean) ** 2).sum(), (answer.sd**2).sum()
-    inflation = 1.0 if answer.observed else reference.calibration().inflation
-    return float(signal / max(signal + inflation**2 * variance, np.finfo(float).tiny))
+
+def trust_of(reference: Reference, answer: Level, context: int) -> float:
+    """Expected share of the squared effect that is explained, 1 / (1 + expected error^2)."""
+    return float(1 / (1 + expected_error(reference, answer, context) ** 2))
 
 
 def trust_of_cells(model: Any, own: Sequence[Group], wanted: Sequence[Group]) -> NDArray[np.float64]:
     """Trust of the group that each cell was asked for, 1 where that is its own group (cells,)."""
-    value = {group: trust_of(model, group) for group in {b for a, b in zip(own, wanted, strict=True) if a != b}}
+    moved = {b for a, b in zip(own, wanted, strict=True) if a != b}
+    value = {group: _trust(model, group) for group in moved}
     return np.array([1.0 if a == b else value[b] for a, b in zip(own, wanted, strict=True)])
+
+
+def _trust(model: Any, group: Group) -> float:
+    """Trust in a group; 1 for control, whose effect is zero by definition."""
+    return 1.0 if group.is_control else trust_of(model._reference, level_of(model, group), group.context)
 
 
 def _row(model: Any, group: Group, config: CalibrationConfig) -> dict[str, Any]:
     """Return one row of `CFMVC.get_trust`."""
     reference: Reference = model._reference
-    answer, value = level_of(model, group), trust_of(model, group)
+    answer, value = level_of(model, group), _trust(model, group)
+    code = reference.condition(group.row)
     seen = [_contexts_that_saw(reference, code) for code in answer.partner_conditions]
     cells = [reference.bulk.n_cells[reference.groups[:, 0] == code].sum() for code in answer.partner_conditions]
-    own = reference.group(reference.condition(group.row), group.context)
+    own = reference.group(code, group.context)
     return {
         "context": reference.contexts.names[group.context],
         "trust": value,
+        "expected_error": float(np.sqrt(1 / value - 1)) if value else np.inf,
         "word": "high" if value >= config.high else "medium" if value >= config.medium else "low",
         "observed": answer.observed,
         "n_contexts": min(len(codes) for codes in seen),
         "n_cells": int(reference.bulk.n_cells[own] if answer.observed else min(cells)),
         "distance": 0.0 if answer.observed else max(_distance(reference, group.context, codes) for codes in seen),
         "extrapolated": answer.extrapolated,
-        "composed": reference.condition(group.row) < 0 and int(np.count_nonzero(group.row)) > 1,
-        "calibrated": answer.observed or reference.calibration().calibrated,
+        "composed": code < 0 and int(np.count_nonzero(group.row)) > 1,
+        "calibrated": code > 0 and not answer.observed and reference.calibration().calibrated,
     }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose
-from cfmvc_scvi.shift.conformal import Calibration, LeftOut, calibrate, check_level, leave_one_out
+from cfmvc_scvi.shift.conformal import Calibration, LeftOut, calibrate, check_level, leave_one_out, pairs_to_leave_out
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
 from cfmvc_scvi.shift.frame import latent_shift
 from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
 from cfmvc_scvi.shift.links import DepthCurve
-from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, pseudo_bulk
+from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
 from cfmvc_scvi.shift.similarity import (
     context_kernel,
     kernel,
@@ -31,11 +31,13 @@ __all__ = [
     "check_level",
     "context_kernel",
     "effect_goal",
+    "expected_noise",
     "interpolate_dose",
     "kernel",
     "latent_shift",
     "leave_one_out",
     "linear_kernel",
+    "pairs_to_leave_out",
     "posterior_level",
     "profile_distances",
     "project_psd",
