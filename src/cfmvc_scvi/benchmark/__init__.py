@@ -12,6 +12,14 @@ from cfmvc_scvi.benchmark.baselines import (
     NoChange,
     PooledOtherContexts,
 )
+from cfmvc_scvi.benchmark.calibration import (
+    HeldOutEffect,
+    MeasuredEffect,
+    coverage_table,
+    measured_effect,
+    relative_error,
+    trust_table,
+)
 from cfmvc_scvi.benchmark.cells import Prediction, TrainingCells, draw_cells
 from cfmvc_scvi.benchmark.holdout import Fold, leave_one_context_out
 from cfmvc_scvi.benchmark.model import cfmvc_predictor, cfmvc_predictors
@@ -33,8 +41,10 @@ __all__ = [
     "Fold",
     "FoldChangeResampling",
     "GroupScore",
+    "HeldOutEffect",
     "MeanOfOtherPerturbations",
     "MeanShift",
+    "MeasuredEffect",
     "NearestContextShift",
     "NoChange",
     "PooledOtherContexts",
@@ -44,11 +54,15 @@ __all__ = [
     "baseline_predictor",
     "cfmvc_predictor",
     "cfmvc_predictors",
+    "coverage_table",
     "draw_cells",
     "evaluate",
     "leave_one_context_out",
+    "measured_effect",
     "paired_differences",
+    "relative_error",
     "score_ceiling",
     "score_prediction",
     "summarise",
+    "trust_table",
 ]
