@@ -4,6 +4,7 @@ What the model says with all cells of the pair left out, but without its network
 
 python benchmarks/calibration.py kang.h5ad --context cell_type --drop batch=donor_unknown
 python benchmarks/calibration.py simulated
+python benchmarks/calibration.py varied
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import pandas as pd
 import scipy.sparse as sp
 
 from cfmvc_scvi.benchmark import HeldOutEffect, MeasuredEffect, coverage_table, trust_table
-from cfmvc_scvi.config import ReferenceConfig
+from cfmvc_scvi.config import ReferenceConfig, SimulationConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.datasets import simulated_perturbation
 from cfmvc_scvi.model.reference import Panel, Reference
 from cfmvc_scvi.model.trust import effect_interval, trust_of
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+VARIED = [
+    SimulationConfig(effect_size=size, sharing=sharing) for size in (0.3, 0.8, 2.0) for sharing in (0.4, 0.9)
+]  # weak and strong effects, alike and unlike over contexts
 
 
 def whole(adata: ad.AnnData, context_key: str, least: int) -> tuple[list[str], Reference]:
@@ -86,25 +90,37 @@ def table(predictions: list[HeldOutEffect]) -> pd.DataFrame:
     return frame.merge(covered, on="fold").merge(pd.DataFrame(more), on="fold").drop(columns="fold")
 
 
+def data_sets(name: str, drop: str | None) -> list[ad.AnnData]:
+    """The file, the simulated data set, or the varied ones, whose pairs are ranked together."""
+    if name == "simulated":
+        options = {"n_cell_types": 6, "perturbations": ("A", "B", "C", "D"), "combinations": False}
+        return [simulated_perturbation(6000, **options)]
+    if name == "varied":
+        options = {"n_cell_types": 5, "combinations": False}
+        return [
+            simulated_perturbation(3000, 300, **options, config=config, seed=seed)
+            for seed, config in enumerate(VARIED, start=1)
+        ]
+    adata = ad.read_h5ad(name)
+    if drop:
+        column, value = drop.split("=", 1)
+        adata = adata[adata.obs[column].astype(str) != value].copy()
+    return [adata]
+
+
 def main() -> None:
     """Print the table and its summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", help="h5ad with counts and obs['perturbation'], or 'simulated'")
+    parser.add_argument("data", help="h5ad with counts and obs['perturbation'], 'simulated' or 'varied'")
     parser.add_argument("--context", default="cell_type")
     parser.add_argument("--drop", help="COLUMN=VALUE of cells to leave out")
     parser.add_argument("--least", type=int, default=10, help="cells of a group that counts as measured")
     args = parser.parse_args()
-    if args.data == "simulated":
-        options = {"n_cell_types": 6, "perturbations": ("A", "B", "C", "D"), "combinations": False}
-        adata = simulated_perturbation(6000, **options)
-    else:
-        adata = ad.read_h5ad(args.data)
-    if args.drop:
-        column, value = args.drop.split("=", 1)
-        adata = adata[adata.obs[column].astype(str) != value].copy()
     start = time.process_time()
-    names, reference = whole(adata, args.context, args.least)
-    result = table(list(held_out(names, reference)))
+    parts = [
+        table(list(held_out(*whole(adata, args.context, args.least)))) for adata in data_sets(args.data, args.drop)
+    ]
+    result = pd.concat(parts, ignore_index=True)
     print(result.round(3).to_string(index=False))
     print(result.drop(columns=["condition", "context"]).mean().round(3).to_string())
     ranks = result.drop(columns=["condition", "context"]).corr("spearman")["trust"]
