@@ -60,9 +60,9 @@ class CalibrationConfig:
     """
 
     n_genes: int = 400
-    work: float = 1e5
+    work: float = 6e4
     least_pairs: int = 8
-    most_pairs: int = 48
+    most_pairs: int = 24
     n_quantiles: int = 200
     scale_sd: float = 0.2
     scale_prior: float = 2.0
