@@ -15,7 +15,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "tables"]
 default_role = "literal"
 html_theme = "sphinx_book_theme"
 html_title = project

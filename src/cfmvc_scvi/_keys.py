@@ -1,10 +1,11 @@
-"""Names that rooms share: registry keys, reserved columns, and how combinations are written."""
+"""Names that rooms share: registry keys, reserved columns, how combinations are written, what scores are called."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
-__all__ = ["CFMVC_REGISTRY_KEYS", "COMBINATION_SEPARATOR", "DESIGN_OBSM_KEY"]
+__all__ = ["CFMVC_REGISTRY_KEYS", "COMBINATION_SEPARATOR", "DESIGN_OBSM_KEY", "METRICS", "Metric"]
 
 
 class _RegistryKeys(NamedTuple):
@@ -23,3 +24,25 @@ CFMVC_REGISTRY_KEYS = _RegistryKeys()
 
 COMBINATION_SEPARATOR = "+"
 DESIGN_OBSM_KEY = "_scvi_perturbation"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a score is called, and which value is best: the highest, the lowest, or zero."""
+
+    label: str
+    best: Literal["high", "low", "zero"]
+
+
+METRICS = {
+    "pearson_delta": Metric("Pearson Delta", "high"),
+    "weighted_mse": Metric("weighted MSE", "low"),
+    "energy": Metric("energy distance", "low"),
+    "sig_jaccard": Metric("DE Jaccard", "high"),
+    "de_overlap": Metric("DE overlap", "high"),
+    "context_discrimination": Metric("context discrim.", "high"),
+    "perturbation_discrimination": Metric("perturbation discrim.", "high"),
+    "variance_log_ratio": Metric("log2 var. ratio", "zero"),
+    "zero_share_error": Metric("zero-share error", "zero"),
+}
+"""The primary metrics of a benchmark, in the order of reading; a table need not have all of them."""

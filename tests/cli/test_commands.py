@@ -36,16 +36,27 @@ def test_predicts_latents_of_all_cells(run, model, data, tmp_path):
     assert predicted.obsm["X_cfmvc_counterfactual"].shape == (360, 32)
 
 
-def test_evaluate_compares_with_baselines(run, data, tmp_path):
-    out = tmp_path / "scores.csv"
-    words = ("--context-key", "cell_type", "--hold-out", "T", "--epochs-representation", 1, "--epochs-flow", 1)
-    result = run("evaluate", data, *words, "--out", out)
+def test_evaluate_scores_predicted_cells(run, model, data, tmp_path):
+    predicted, out = tmp_path / "predicted.h5ad", tmp_path / "scores.csv"
+    assert run("predict", model, data, "--perturbation", "A", "--out", predicted).exit_code == 0
+    result = run("evaluate", predicted, data, "--context-key", "cell_type", "--out", out)
     assert result.exit_code == 0, result.output
     scores = pd.read_csv(out)
-    assert {"CFMVC", "no change", "mean shift", "ceiling"} <= set(scores["method"])
-    assert set(scores.loc[scores["condition"] != "*", "context"]) <= {"T", "*"}
-    assert "baseline" in result.stdout
-    assert "Pearson Delta" in result.stdout
+    assert set(scores["method"]) == {"prediction", "no change", "ceiling"}
+    assert set(scores["condition"]) == {"A"} and set(scores["context"]) == {"B", "T", "mono", "*"}
+    assert "3 of 6 groups are left out" in result.stderr  # those of B
+    assert "Mean over 3 groups" in result.stdout and "Pearson Delta" in result.stdout
+    assert run("evaluate", predicted, data, "--context-key", "cell_type", "--out", out).exit_code == 2  # is there
+
+
+@pytest.mark.extra
+def test_evaluate_by_the_suite_of_the_challenge(run, data, tmp_path):
+    pytest.importorskip("cell_eval2")
+    cells, half = ad.read_h5ad(data), tmp_path / "half.h5ad"
+    cells[cells.obs["perturbation"] != "control"][::2].write_h5ad(half)
+    result = run("evaluate", half, data, "--context-key", "cell_type", "--suite", "challenge")
+    assert result.exit_code == 0, result.output
+    assert "pds_cosine" in result.stdout
 
 
 @pytest.mark.slow

@@ -33,8 +33,9 @@ def test_unknown_perturbation(run, model, data, tmp_path):
     assert "'C'" in line
 
 
-def test_unknown_group_is_not_held_out(run, data):
-    assert "B, T, mono" in one_line(run("evaluate", data, "--context-key", "cell_type", "--hold-out", "B cells"))
+def test_a_column_that_is_not_there_is_not_scored(run, data):
+    assert "celltype" in one_line(run("evaluate", data, data, "--context-key", "celltype"))
+    assert "'ctrl'" in one_line(run("evaluate", data, data, "--control", "ctrl"))
 
 
 def test_files_that_are_no_cells(run, tmp_path):
@@ -64,7 +65,7 @@ def test_debug_shows_the_error_wherever_it_stands(run, tmp_path):
         ("train",),
         ("train", "nothing.h5ad", "--out", "model"),
         ("unknown",),
-        ("evaluate", "nothing.h5ad"),
+        ("evaluate", "nothing.h5ad", "nothing.h5ad"),
     ],
 )
 def test_wrong_calls_have_exit_code_2(run, words):

@@ -5,7 +5,7 @@ import pytest
 
 from cfmvc_scvi import __version__
 
-COMMANDS = ("demo", "train", "predict", "evaluate", "info")
+COMMANDS = ("demo", "train", "predict", "evaluate", "benchmark", "info")
 
 
 def test_commands_are_listed(run):

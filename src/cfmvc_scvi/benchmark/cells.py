@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-__all__ = ["ALL_GROUPS", "Prediction", "TrainingCells", "draw_cells"]
+__all__ = ["ALL_GROUPS", "Prediction", "Scale", "TrainingCells", "draw_cells"]
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from cfmvc_scvi._keys import COMBINATION_SEPARATOR
+from cfmvc_scvi.benchmark.fold import split_condition
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 from cfmvc_scvi.metrics import log_normalize
 
 Array = NDArray[np.float64]
+
+Scale: TypeAlias = Literal["counts", "log1p_cp10k"]
 
 ALL_GROUPS = "*"  # the condition, or the context, of a score over all of them
 
@@ -30,10 +34,13 @@ class Prediction:
         (cells, genes), sparse or dense.
     scale
         Unit of `values`: UMI counts, or log1p CP10k, which shifts produce and which is scored as it is.
+    cpu_seconds
+        What training and predicting took; None: to be measured by whoever asked.
     """
 
     values: Any
-    scale: Literal["counts", "log1p_cp10k"] = "counts"
+    scale: Scale = "counts"
+    cpu_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.scale not in ("counts", "log1p_cp10k"):
@@ -66,12 +73,18 @@ class TrainingCells:
         Names, (cells,).
     control
         Name of the condition of unperturbed cells.
+    genes
+        Names of the genes, for baselines that look up the target of a perturbation.
+    dosed
+        Whether conditions are written with doses, 'A@0.5+B@1'.
     """
 
     counts: sp.csr_matrix
     condition: NDArray[np.str_]
     context: NDArray[np.str_]
     control: str = "control"
+    genes: tuple[str, ...] = ()
+    dosed: bool = False
 
     def __post_init__(self) -> None:
         sizes = (self.counts.shape[0], len(self.condition), len(self.context))
@@ -87,6 +100,27 @@ class TrainingCells:
     def profile(self, condition: str, context: str) -> Array:
         """Mean log1p CP10k of one (condition, context), (genes,)."""
         return log_normalize(self.group(condition, context)).mean(axis=0)
+
+    def has(self, condition: str, context: str) -> bool:
+        """Whether there are cells of (condition, context), and control cells to compare them with."""
+        inside = self.context == context
+        return all((inside & (self.condition == name)).any() for name in (condition, self.control))
+
+    def parts(self, condition: str) -> dict[str, str]:
+        """Perturbations of a condition, to how each is written as a condition of its own."""
+        doses = split_condition(condition, dosed=self.dosed)
+        written = condition.split(COMBINATION_SEPARATOR)
+        return dict(zip(doses, written, strict=True))
+
+    def doses(self, perturbation: str, context: str) -> dict[float, str]:
+        """Doses at which a single perturbation was seen in a context with control cells, to the conditions."""
+        found = {}
+        for name in np.unique(self.condition[self.condition != self.control]):
+            parts = split_condition(str(name), dosed=self.dosed)
+            dose = parts.get(perturbation)
+            if len(parts) == 1 and dose is not None and self.has(str(name), context):
+                found[dose] = str(name)
+        return found
 
     def other_contexts(self, condition: str, context: str) -> list[str]:
         """Contexts other than `context` with cells of `condition` and of the control, in alphabetical order.

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from cfmvc_scvi.cli.benchmark import benchmark
 from cfmvc_scvi.cli.demo import demo
 from cfmvc_scvi.cli.evaluate import evaluate
 from cfmvc_scvi.cli.info import info
@@ -55,7 +56,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, predict, evaluate, info):
+for command in (demo, train, predict, evaluate, benchmark, info):
     app.command()(command)
 
 

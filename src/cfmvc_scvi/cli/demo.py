@@ -14,6 +14,7 @@ from cfmvc_scvi.cli import _options as options
 
 _N_CELLS, _N_GENES = 4000, 500
 _CONDITION, _CONTEXT = "A", "type_0"
+_MODEL = "CFMVC"
 _KEYS = {"perturbation_key": "perturbation", "labels_key": "cell_type", "batch_key": "batch"}
 
 
@@ -35,7 +36,7 @@ def demo(
 
     from cfmvc_scvi import benchmark as bm
     from cfmvc_scvi.cli._progress import EpochProgress, progress_bars
-    from cfmvc_scvi.cli._scores import MODEL, PredictorProgress, baselines, comparison, score_table, verdict
+    from cfmvc_scvi.cli._scores import score_table
     from cfmvc_scvi.datasets import simulated_perturbation
     from cfmvc_scvi.model import CFMVC
 
@@ -55,19 +56,22 @@ def demo(
     with progress_bars(Console(stderr=True)) as progress:
         model.train(enable_progress_bar=False, callbacks=[EpochProgress(progress)])
         predicted = model.predict_counterfactual(query, perturbation=_CONDITION, seed=seed)
-        predictors = {**baselines("perturbation", "cell_type", "control"), MODEL: lambda *_: bm.Prediction(predicted.X)}
-        scores = bm.evaluate(adata, [fold], PredictorProgress(progress, predictors, 1).predictors(), [seed])
+        makers = bm.default_baselines("cell_type", [fold])
+        predictors = {name: bm.baseline_predictor(make) for name, make in makers.items()}
+        predictors[_MODEL] = lambda *_: bm.Prediction(predicted.X)
+        task = progress.add_task("comparing", total=len(predictors))
+        scores = bm.evaluate(adata, [fold], predictors, [seed], report=lambda *_: progress.advance(task))
     summary = bm.summarise(scores)
-    compared, per_cell = comparison(summary), _per_cell_correlation(model, query, seed)
-    console.print(score_table(compared, "Predicted against held-out cells"))
+    compared, per_cell = bm.compare(scores, _MODEL), _per_cell_correlation(model, query, seed)
+    console.print(score_table(compared, _MODEL, "Predicted against held-out cells"))
     console.print(
-        f"{verdict(compared)}\nIndividual cells: correlation of predicted and planted effect, means removed, "
-        f"{per_cell:.3f} (any shift common to all cells: 0).\nThis is one simulated data set and one seed.",
+        f"{bm.verdict(compared, _MODEL)}\nIndividual cells: correlation of predicted and planted effect, means "
+        f"removed, {per_cell:.3f} (any shift common to all cells: 0).\nThis is one simulated data set and one seed.",
         soft_wrap=True,
     )
     model.save(out / "model", overwrite=True)
     predicted.write_h5ad(out / "counterfactual.h5ad", compression="gzip")
-    summary.assign(per_cell_correlation=summary.index.map({MODEL: per_cell})).to_csv(out / "metrics.csv")
+    summary.assign(per_cell_correlation=summary.index.map({_MODEL: per_cell})).to_csv(out / "metrics.csv")
     _figures(out, model, predicted, query, adata[fold.truth], summary)
     console.print(f"Model, predicted cells, scores and figures: {out}", soft_wrap=True)
 
@@ -94,7 +98,6 @@ def _figures(out: Path, model: Any, predicted: Any, control: Any, truth: Any, su
     from sklearn.decomposition import PCA
 
     from cfmvc_scvi import metrics, pl
-    from cfmvc_scvi.cli._scores import MODEL
 
     cells = {"control": control, "predicted": predicted, "true": truth}
     values = {name: metrics.log_normalize(part.X) for name, part in cells.items()}
@@ -108,7 +111,7 @@ def _figures(out: Path, model: Any, predicted: Any, control: Any, truth: Any, su
     pl.delta(predicted_effect, true_effect, genes, title=title, show=False, save=out / "delta.png")
     few = {name: part[:, top] for name, part in values.items()}
     pl.distributions(few, [genes[i] for i in top], show=False, save=out / "distributions.png")
-    pl.benchmark(summary, model=MODEL, show=False, save=out / "benchmark.png")
+    pl.benchmark(summary, model=_MODEL, show=False, save=out / "benchmark.png")
     points = PCA(2, random_state=0).fit_transform(np.vstack(list(values.values())))
     labels = np.repeat(list(values), [len(part) for part in values.values()])
     pl.embedding(points, labels, axis_name="PC", show=False, save=out / "embedding.png")

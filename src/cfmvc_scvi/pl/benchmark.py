@@ -6,34 +6,14 @@ __all__ = ["METRICS", "Metric", "benchmark"]
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from cfmvc_scvi._keys import METRICS, Metric
 from cfmvc_scvi.errors import UnknownConditionError
 from cfmvc_scvi.pl._style import GREY, OTHER, ROLES, figure_of, finish, panels, plain
-
-
-@dataclass(frozen=True)
-class Metric:
-    """How a score is called, and which value is best: the highest, the lowest, or zero."""
-
-    label: str
-    best: Literal["high", "low", "zero"]
-
-
-METRICS = {
-    "pearson_delta": Metric("Pearson Delta", "high"),
-    "energy": Metric("energy distance", "low"),
-    "weighted_mse": Metric("weighted MSE", "low"),
-    "sig_jaccard": Metric("DE Jaccard", "high"),
-    "de_overlap": Metric("DE overlap", "high"),
-    "variance_log_ratio": Metric("log2 var. ratio", "zero"),
-}
-"""The primary metrics of a benchmark table, in the order of reading."""
 
 _HINT = {"high": "higher is better", "low": "lower is better", "zero": "zero is best"}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cfmvc_scvi.benchmark._coupling import bulk_rate, match_mean, moment_dispersion, superpose
+from cfmvc_scvi.benchmark.baselines._coupling import bulk_rate, match_mean, moment_dispersion, superpose
 from cfmvc_scvi.metrics import log_normalize
 
 
