@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
+    "CalibrationConfig",
     "EffectConfig",
     "FeatureConfig",
     "FlowConfig",
@@ -63,6 +64,32 @@ class FeatureConfig:
     max_columns: int = 4000
     permutations: int = 400
     chance: float = 0.05
+
+
+@dataclass(frozen=True)
+class CalibrationConfig:
+    """Intervals and trust from contexts left out in training.
+
+    Pairs of condition and context are left out, spread evenly over both, as many as take `work`, each takes its genes
+    (`n_genes` at most) times its squared number of contexts; but `most_pairs` at most and, where there are as many,
+    one in each of `least_pairs` contexts.
+    Quantiles are of `n_quantiles` residuals in `n_quantiles` contexts. The sd of log scales over contexts has a prior
+    guess `scale_sd` with the weight of `scale_prior` contexts; the inflation of errors one of 1 with `inflation_prior`
+    contexts, that of a context that of all contexts with `context_prior` conditions. Trust is high from `high`, medium
+    from `medium`, else low.
+    """
+
+    n_genes: int = 400
+    work: float = 6e4
+    least_pairs: int = 8
+    most_pairs: int = 24
+    n_quantiles: int = 200
+    scale_sd: float = 0.2
+    scale_prior: float = 2.0
+    inflation_prior: float = 4.0
+    context_prior: float = 2.0
+    high: float = 0.75
+    medium: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.shift import DEPTH_LEVELS, PseudoBulk, pseudo_bulk
+from cfmvc_scvi.shift import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
 
 
 def counts_and_groups(seed: int = 0, n_genes: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -124,3 +124,24 @@ def test_counts_with_unsorted_indices_are_left_alone():
     expected = pseudo_bulk(counts, np.zeros(2, dtype=int), 1)
     np.testing.assert_array_equal(pseudo_bulk(unsorted, np.zeros(2, dtype=int), 1).log_mean, expected.log_mean)
     np.testing.assert_array_equal(unsorted.toarray(), counts.toarray())
+
+
+def test_noise_of_new_cells_follows_the_level_also_of_genes_that_switch_on() -> None:
+    rng = np.random.default_rng(4)
+    rate = rng.gamma(0.6, 1.5, 400) + 0.01
+    switched = np.where(np.arange(400) < 40, 4.0, rate)
+    control, seen, new = (
+        pseudo_bulk(rng.poisson(r, (200, 400)), np.zeros(200, dtype=int), 1) for r in (rate, switched, switched)
+    )
+    low = np.arange(400)[:40][rate[:40] < 0.3]
+    true = new.log_noise[0] * 200
+    expected = expected_noise(seen, new.log_mean[0], 50)
+    assert abs(np.log(50 * expected / true)).mean() < 0.2
+    assert (
+        abs(np.log(50 * expected / true)[low].mean()) < 0.2 < abs(np.log(control.log_noise[0] * 200 / true)[low].mean())
+    )
+    np.testing.assert_allclose(expected_noise(seen, new.log_mean[0], 200), expected / 4)
+    empty = seen.take(np.empty(0, dtype=int))
+    for bulk, n_cells, words in ((empty, 10, "0 groups"), (seen, 0, "0 new cells")):
+        with pytest.raises(DataError, match=words):
+            expected_noise(bulk, new.log_mean[0], n_cells)

@@ -40,7 +40,8 @@ def test_counterfactual(model: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) ->
 def test_effect(model: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) -> None:
     tl.effect(tiny_adata, model, "A")
     table = tiny_adata.uns["effect"]
-    assert list(table.columns) == ["context", "gene", "control", "delta", "sd", "observed"] and len(table) == 180
+    assert list(table.columns) == ["context", "gene", "control", "delta", "sd", "observed", "low", "high"]
+    assert len(table) == 180
     doubled = table[table["gene"].isin([f"gene{i}" for i in range(10)])]
     assert doubled["delta"].mean() > 0.2 > np.abs(table["delta"].median())
     assert table["observed"].all() and (table["sd"] >= 0).all()
@@ -50,3 +51,14 @@ def test_effect(model: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) -> None:
     assert len(ad.read_h5ad(tmp_path / "cells.h5ad").uns["effect"]) == 180
     with pytest.raises(UnknownConditionError, match="'Z'"):
         tl.effect(tiny_adata, model, "Z")
+
+
+def test_trust(model: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) -> None:
+    tl.trust(tiny_adata, model, "A+B", key_added="both")
+    table = tiny_adata.uns["both"]
+    assert table["composed"].all() and not table["observed"].any() and table["trust"].between(0, 1).all()
+    tiny_adata.write_h5ad(tmp_path / "cells.h5ad")
+    back = ad.read_h5ad(tmp_path / "cells.h5ad").uns["both"]
+    np.testing.assert_array_equal(back["trust"], table["trust"])
+    with pytest.raises(UnknownConditionError, match="'Z'"):
+        tl.trust(tiny_adata, model, "Z")

@@ -22,6 +22,14 @@ from cfmvc_scvi.benchmark.baselines import (
     Shift,
     default_baselines,
 )
+from cfmvc_scvi.benchmark.calibration import (
+    HeldOutEffect,
+    MeasuredEffect,
+    coverage_table,
+    measured_effect,
+    relative_error,
+    trust_table,
+)
 from cfmvc_scvi.benchmark.cells import Prediction, Scale, TrainingCells, draw_cells
 from cfmvc_scvi.benchmark.challenge import challenge_scores
 from cfmvc_scvi.benchmark.compare import compare, verdict
@@ -65,10 +73,12 @@ __all__ = [
     "Fold",
     "FoldChangeResampling",
     "GroupScore",
+    "HeldOutEffect",
     "LatentArithmetic",
     "LinearPerturbation",
     "MeanOfOtherPerturbations",
     "MeanShift",
+    "MeasuredEffect",
     "NearestContextShift",
     "NoChange",
     "PerturbationModel",
@@ -87,6 +97,7 @@ __all__ = [
     "cfmvc_predictors",
     "challenge_scores",
     "compare",
+    "coverage_table",
     "data_fingerprint",
     "default_baselines",
     "default_models",
@@ -97,11 +108,13 @@ __all__ = [
     "losses",
     "make_folds",
     "mean_rank",
+    "measured_effect",
     "named_baselines",
     "named_models",
     "paired_differences",
     "predictions_from",
     "representative_cells",
+    "relative_error",
     "run_record",
     "score_ceiling",
     "score_prediction",
@@ -109,5 +122,6 @@ __all__ = [
     "skills",
     "summarise",
     "tidy_scores",
+    "trust_table",
     "verdict",
 ]

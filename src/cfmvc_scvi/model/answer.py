@@ -19,7 +19,7 @@ from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model.cells import Group, Groups
 from cfmvc_scvi.model.engine import Engine
-from cfmvc_scvi.model.reference import Level
+from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.virtual import VirtualCells
 
 __all__ = ["check_target", "condition_columns", "provenance", "stacked", "virtual_cells", "with_matrix", "write_back"]

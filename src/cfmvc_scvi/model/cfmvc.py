@@ -16,6 +16,7 @@ from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.data import Vocabulary, check_key, match_genes
 from cfmvc_scvi.errors import DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.model.counterfactual import CounterfactualMixin
+from cfmvc_scvi.model.effects import EffectMixin
 from cfmvc_scvi.model.persistence import SafePersistenceMixin
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.setup import SetupMixin
@@ -32,6 +33,7 @@ class CFMVC(
     SetupMixin,
     SafePersistenceMixin,
     CounterfactualMixin,
+    EffectMixin,
     StagedTrainingMixin,
     EmbeddingMixin,
     RNASeqMixin,

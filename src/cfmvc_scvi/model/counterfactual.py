@@ -1,4 +1,4 @@
-"""Public questions to a trained model: counterfactuals of cells, new cells of a condition, effects."""
+"""Public questions to a trained model: counterfactuals of cells, new cells of a condition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
@@ -28,6 +27,7 @@ from cfmvc_scvi.model.answer import (
 )
 from cfmvc_scvi.model.cells import CellBatch, Group, module_tensors
 from cfmvc_scvi.model.engine import Engine
+from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.plan import Observation
 from cfmvc_scvi.model.question import (
     Change,
@@ -39,7 +39,7 @@ from cfmvc_scvi.model.question import (
     level_of,
     levels,
 )
-from cfmvc_scvi.model.reference import Level
+from cfmvc_scvi.model.trust import trust_of_cells
 from cfmvc_scvi.model.virtual import VirtualCells
 from cfmvc_scvi.observe import cell_choice
 
@@ -50,7 +50,7 @@ _PREDICTION_BATCH = 1024
 
 
 class CounterfactualMixin(ModelPart):
-    """`predict_counterfactual`, `sample_cells` and `get_effect` of `CFMVC`."""
+    """`predict_counterfactual` and `sample_cells` of `CFMVC`."""
 
     @torch.inference_mode()
     def predict_counterfactual(
@@ -70,6 +70,7 @@ class CounterfactualMixin(ModelPart):
         guidance_scale: float = 1.0,
         heterogeneity: float = 1.0,
         solver: SolverConfig | None = None,
+        trust: bool = False,
     ) -> AnnData:
         """Predict what these very cells would look like under another condition.
 
@@ -117,11 +118,14 @@ class CounterfactualMixin(ModelPart):
             responders and non-responders are expected.
         solver
             Method and steps of the ODE; None is five midpoint steps.
+        trust
+            Also say how far the expected effect can be relied on, which the first time takes a calibration.
 
         Returns
         -------
         The counterfactual cells, with the names of the cells asked about and the genes of the model. ``obs``: that of
-        the source cells, ``source_condition``, ``target_condition``, ``source_context``, ``target_context``, with
+        the source cells, ``source_condition``, ``target_condition``, ``source_context``, ``target_context``,
+        with `trust` the ``trust`` in the expected effect (see `get_trust`; 1 under the cell's own condition), with
         `n_samples` > 1 also ``draw``. ``obsm``: ``X_cfmvc`` (observed) and ``X_cfmvc_counterfactual``, intrinsic
         latents. ``var``: that of the source. ``uns["cfmvc"]``: provenance, with the solver's status and how many of
         the groups asked for were never seen (``n_conditions_unseen``) or lie beyond the doses seen
@@ -155,7 +159,7 @@ class CounterfactualMixin(ModelPart):
         observations = [Observation(engine, heterogeneity, seed, draw) for draw in range(n_samples)]
         change = Change(self, perturbation, dose, labels, batch)
         cells = self._cells(engine, data, chosen, change, batch_size or _PREDICTION_BATCH)
-        result, seen = self._predicted(data, chosen, cells, observations, output)
+        result, seen = self._predicted(data, chosen, cells, observations, output, trust)
         arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
         more = {"n_samples": n_samples, "seed": seed, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
         result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
@@ -247,48 +251,6 @@ class CounterfactualMixin(ModelPart):
         result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
         return result
 
-    def get_effect(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
-        """Return the expected effect of a perturbation on each gene in each context with control cells.
-
-        Parameters
-        ----------
-        perturbation
-            Perturbation or combination.
-        dose
-            Dose of each part; None is 1.
-
-        Returns
-        -------
-        Columns ``context``, ``gene``, ``control`` and ``delta`` (mean log1p CP10k), ``sd`` (posterior), ``observed``
-        (whether the context was seen under the perturbation); sorted by context and decreasing |delta|.
-
-        Raises
-        ------
-        NotTrainedError
-            If the representation is not trained.
-        UnknownConditionError
-            If the perturbation is unknown.
-        DataError
-            If the dose cannot be used, or the model has no perturbations.
-        """
-        self._require("representation")
-        design = tuple(map(float, asked_design(self, perturbation, dose)))
-        frames = []
-        for context in self._reference.control_contexts:
-            group = Group(design, int(context))
-            level, base = level_of(self, group), level_of(self, group.control())
-            columns = {
-                "control": base.mean,
-                "delta": level.mean - base.mean,
-                "sd": level.sd,
-                "observed": level.observed,
-            }
-            frame = pd.DataFrame(
-                {"context": self._reference.contexts.names[context], "gene": self._var_names, **columns}
-            )
-            frames.append(frame.sort_values("delta", key=abs, ascending=False))
-        return pd.concat(frames, ignore_index=True)
-
     def _require_flow(self) -> None:
         """Refuse models that cannot predict: without perturbations, untrained, or without counts."""
         if self.vocabulary is None:
@@ -339,6 +301,7 @@ class CounterfactualMixin(ModelPart):
         minibatches: Iterator[CellBatch],
         observations: list[Observation],
         output: Output,
+        trust: bool,
     ) -> tuple[AnnData, dict[Group, Level]]:
         blocks: list[list[Any]] = [[] for _ in observations]
         latents, own, wanted = [], [], []
@@ -355,6 +318,8 @@ class CounterfactualMixin(ModelPart):
         obs = data.obs.iloc[chosen]
         obs = obs[[column for column in obs if not str(column).startswith("_scvi")]]
         obs = obs.assign(**condition_columns(self, own, "source"), **condition_columns(self, wanted, "target"))
+        if trust:
+            obs = obs.assign(trust=trust_of_cells(self, own, wanted))
         stack = sp.vstack if output == "counts" else np.vstack
         before, after = np.concatenate(latents, axis=1)
         draws = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from cfmvc_scvi.config import ObservationConfig
 from cfmvc_scvi.model.cells import CellBatch, Group
 from cfmvc_scvi.model.engine import Engine
-from cfmvc_scvi.model.reference import Level
+from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.observe import (
     ResponseFilter,
     cell_choice,

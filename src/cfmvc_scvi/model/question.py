@@ -15,7 +15,8 @@ from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.data import check_key
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 from cfmvc_scvi.model.cells import CellBatch, Group, Groups
-from cfmvc_scvi.model.reference import Level, Reference
+from cfmvc_scvi.model.level import Level
+from cfmvc_scvi.model.reference import Reference
 
 __all__ = [
     "OUTPUTS",

@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from cfmvc_scvi.config import EffectConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
+from cfmvc_scvi.model.calibration import left_out_calibration
+from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.relatives import Embeddings, Relatives, UnseenShift
 from cfmvc_scvi.shift import (
+    Calibration,
     EffectGoal,
     PseudoBulk,
     additive_goal,
@@ -28,43 +31,11 @@ from cfmvc_scvi.shift import (
     pseudo_bulk,
 )
 
-__all__ = ["Level", "Panel", "Reference"]
+__all__ = ["Panel", "Reference"]
 
 Array = NDArray[np.float64]
 
 _NEGLIGIBLE = 1e-3  # share of a partner condition below which its cells are not borrowed
-
-
-@dataclass(frozen=True)
-class Level:
-    """Expected log1p CP10k of a (condition, context).
-
-    Attributes
-    ----------
-    mean, sd
-        `(genes,)` posterior mean and standard deviation.
-    observed
-        Whether cells of the group were seen in training.
-    partner_conditions
-        Codes of the seen conditions whose cells lend their noise.
-    partner_shares
-        Share of each of them, > 0; equal if empty.
-    extrapolated
-        Whether a dose lies beyond those seen.
-    """
-
-    mean: Array
-    sd: Array
-    observed: bool
-    partner_conditions: tuple[int, ...]
-    extrapolated: bool = False
-    partner_shares: tuple[float, ...] = ()
-
-    @property
-    def partners(self) -> list[tuple[int, float]]:
-        """Partner conditions with their shares."""
-        shares = self.partner_shares or (1.0,) * len(self.partner_conditions)
-        return list(zip(self.partner_conditions, shares, strict=True))
 
 
 @dataclass
@@ -99,6 +70,7 @@ class Reference:
     embeddings: Embeddings | None = None
     _goals: dict[int, EffectGoal] = field(default_factory=dict, repr=False)
     _unseen_shifts: dict[tuple[int, float], UnseenShift] = field(default_factory=dict, repr=False)
+    _calibration: Calibration | None = field(default=None, repr=False)
 
     @classmethod
     def build(
@@ -163,7 +135,7 @@ class Reference:
         UnknownConditionError
             If the context has no control cells.
         """
-        control = self._control_level(context)
+        control = self.control_level(context)
         code = self.condition(design)
         if code == 0:
             return control
@@ -200,7 +172,7 @@ class Reference:
         codes = self.relatives.alone(part)
         if not len(codes):
             return self._unseen_level(part, dose, context)
-        control = self._control_level(context)
+        control = self.control_level(context)
         levels = [self.level(self.designs[code], context) for code in codes]
         doses = self.designs[codes, part].astype(float)
         deltas = np.stack([level.mean - control.mean for level in levels])
@@ -216,7 +188,7 @@ class Reference:
         # what nobody lends, cells that do not change lend
         partners = {0: 1 - float(positive.sum())} | dict(zip(shift.conditions.tolist(), positive.tolist(), strict=True))
         lenders = {code: share for code, share in partners.items() if share > 0}
-        mean = np.maximum(self._control_level(context).mean + shift.mean[row], 0.0)
+        mean = np.maximum(self.control_level(context).mean + shift.mean[row], 0.0)
         return Level(mean, shift.sd[row], False, tuple(lenders), False, tuple(lenders.values()))
 
     def _unseen(self, part: int, dose: float) -> UnseenShift:
@@ -246,7 +218,8 @@ class Reference:
             result[self.relatives.lenders(dose)] += (dose * self._unseen(int(part), dose).weights).astype(np.float32)
         return result
 
-    def _control_level(self, context: int) -> Level:
+    def control_level(self, context: int) -> Level:
+        """Return the level of the control cells; UnknownConditionError if the context has none."""
         group = self.group(0, context)
         if group < 0:
             raise UnknownConditionError(
@@ -268,6 +241,17 @@ class Reference:
             expected, perturbed = self.relatives.expected(condition), self._bulk_over_contexts(condition)
             self._goals[condition] = effect_goal(expected, perturbed, self.config)
         return self._goals[condition]
+
+    def calibration(self) -> Calibration:
+        """Return how far off contexts are that are left out of training; computed once, on some genes and pairs."""
+        if self._calibration is None:
+            bulks = self.relatives.expected, self._bulk_over_contexts
+            self._calibration = left_out_calibration(self.groups, self.control_contexts, *bulks, self.config)
+        return self._calibration
+
+    def alike(self, level: Level) -> PseudoBulk:
+        """Return the pseudo-bulk of the groups whose conditions lend their noise to a level."""
+        return self.bulk.take(np.isin(self.groups[:, 0], level.partner_conditions))
 
     def _bulk_over_contexts(self, condition: int) -> PseudoBulk:
         """Return the pseudo-bulk of a condition over the contexts with control cells; unseen ones are empty groups."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose, monotone_effects
+from cfmvc_scvi.shift.conformal import Calibration, LeftOut, calibrate, check_level, leave_one_out, pairs_to_leave_out
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
 from cfmvc_scvi.shift.features import FeatureRegression, UnseenEffect
 from cfmvc_scvi.shift.frame import latent_shift
 from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
 from cfmvc_scvi.shift.links import DepthCurve
-from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, pseudo_bulk
+from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
 from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, own_gene_fold, shared_shift
 from cfmvc_scvi.shift.similarity import (
     context_kernel,
@@ -21,23 +22,30 @@ from cfmvc_scvi.shift.similarity import (
 
 __all__ = [
     "DEPTH_LEVELS",
+    "Calibration",
     "DepthCurve",
     "EffectGoal",
     "EffectPosterior",
     "FeatureRegression",
+    "LeftOut",
     "PseudoBulk",
     "SharedShift",
     "UnseenEffect",
     "additive_goal",
+    "calibrate",
     "calibrated_factor",
+    "check_level",
     "context_kernel",
     "effect_goal",
+    "expected_noise",
     "interpolate_dose",
     "kernel",
     "latent_shift",
-    "own_gene_fold",
+    "leave_one_out",
     "linear_kernel",
     "monotone_effects",
+    "own_gene_fold",
+    "pairs_to_leave_out",
     "posterior_level",
     "profile_distances",
     "project_psd",

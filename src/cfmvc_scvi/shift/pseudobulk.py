@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DEPTH_LEVELS", "PseudoBulk", "pseudo_bulk"]
+__all__ = ["DEPTH_LEVELS", "PseudoBulk", "expected_noise", "pseudo_bulk"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -64,6 +64,12 @@ class PseudoBulk:
     def take(self, groups: ArrayLike) -> PseudoBulk:
         """Rows `groups` (indices or a boolean mask, in that order) as a new object."""
         return PseudoBulk(**{f.name: getattr(self, f.name)[np.asarray(groups)] for f in fields(self)})
+
+    def take_genes(self, genes: ArrayLike) -> PseudoBulk:
+        """Columns `genes` (indices or a boolean mask, in that order) as a new object; depths stay as they are."""
+        chosen = np.asarray(genes)
+        levels = {name: getattr(self, name)[:, chosen] for name in ("log_mean", "log_noise", "rate", "rate_noise")}
+        return PseudoBulk(**levels, n_cells=self.n_cells, depth_quantiles=self.depth_quantiles)
 
     @staticmethod
     def concatenate(parts: Sequence[PseudoBulk]) -> PseudoBulk:
@@ -136,6 +142,35 @@ def pseudo_bulk(counts: Any, groups: ArrayLike, n_groups: int) -> PseudoBulk:
         n_cells=n,
         depth_quantiles=_depth_quantiles(depth, index, n_groups),
     )
+
+
+def expected_noise(bulk: PseudoBulk, level: Array, n_cells: float) -> Array:
+    """Sampling variance of the mean log1p CP10k of new cells at a level, by the trend of variance in the mean.
+
+    Unlike the variance of control cells it is right for genes that switch on.
+
+    Parameters
+    ----------
+    bulk
+        Groups whose cells are like the new ones, such as those of the same perturbation elsewhere; all genes of all
+        groups with cells make the trend, constant beyond their range.
+    level
+        Mean log1p CP10k that is expected (genes,).
+    n_cells
+        New cells.
+
+    Raises
+    ------
+    DataError
+        If no group has cells, or there is less than one new cell.
+    """
+    groups = np.flatnonzero(bulk.n_cells)
+    if not len(groups) or n_cells < 1:
+        raise DataError(f"{len(groups)} groups with cells and {n_cells} new cells; at least one of each is needed.")
+    mean = bulk.log_mean[groups].ravel()
+    variance = (bulk.log_noise * bulk.n_cells[:, None])[groups].ravel()
+    order = np.argsort(mean, kind="stable")
+    return np.interp(level, mean[order], _trend(mean, variance)[order]) / n_cells
 
 
 def _check_groups(matrix: sp.csr_matrix, index: NDArray[np.int64], n_groups: int) -> None:

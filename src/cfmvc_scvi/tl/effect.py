@@ -33,8 +33,8 @@ def effect(
     Returns
     -------
     None. Writes `adata.uns[key_added]`, a data frame with columns ``context``, ``gene``, ``control``, ``delta``, ``sd``
-    (posterior standard deviation), ``observed`` (whether the context was seen under the perturbation), sorted by
-    context and decreasing |delta|.
+    (posterior standard deviation), ``observed`` (whether the context was seen under the perturbation), ``low`` and
+    ``high`` (90 % interval of the measured delta, see `CFMVC.get_effect`), sorted by context and decreasing |delta|.
 
     Raises
     ------

@@ -1,0 +1,123 @@
+"""Public questions about expected effects: their size, their intervals, and how far to rely on them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cfmvc_scvi.errors import DataError
+from cfmvc_scvi.model._base import ModelPart
+from cfmvc_scvi.model.cells import Group
+from cfmvc_scvi.model.question import asked_design, level_of
+from cfmvc_scvi.model.trust import effect_interval, trust_table
+from cfmvc_scvi.shift import check_level
+
+__all__ = ["EffectMixin"]
+
+
+class EffectMixin(ModelPart):
+    """`get_effect` and `get_trust` of `CFMVC`."""
+
+    def get_effect(
+        self, perturbation: str, *, dose: float | None = None, level: float = 0.9, n_cells: int | None = None
+    ) -> pd.DataFrame:
+        """Return the expected effect of a perturbation on each gene in each context with control cells.
+
+        The interval is of the effect that would be measured on new perturbed cells of the context. Where the context
+        was not seen under the perturbation, its width is calibrated on contexts of training that are left out one at a
+        time (`shift.Calibration` states what that assumes); where it was, it is the posterior's. Doses and
+        combinations that were not seen borrow that calibration, which says nothing of how well they interpolate or
+        add up. It is made once per model, when first asked for.
+
+        Parameters
+        ----------
+        perturbation
+            Perturbation or combination.
+        dose
+            Dose of each part; None is 1.
+        level
+            Share of genes, in (0, 1), whose measured effect the interval shall hold.
+        n_cells
+            Perturbed cells that would be measured; None is as many as the context's control cells.
+
+        Returns
+        -------
+        Columns ``context``, ``gene``, ``control`` and ``delta`` (mean log1p CP10k), ``sd`` (posterior), ``observed``
+        (whether the context was seen under the perturbation), ``low`` and ``high`` (interval of delta); sorted by
+        context and decreasing |delta|.
+
+        Raises
+        ------
+        NotTrainedError
+            If the representation is not trained.
+        UnknownConditionError
+            If the perturbation is unknown.
+        DataError
+            If the dose, level or number of cells cannot be used, or the model has no perturbations.
+        """
+        self._require("representation")
+        check_level(level)
+        if n_cells is not None and n_cells < 1:
+            raise DataError(f"n_cells is {n_cells}; an effect is measured on at least one cell.")
+        frames = []
+        for group in self._groups_asked(perturbation, dose):
+            answer, base = level_of(self, group), level_of(self, group.control())
+            low, high = effect_interval(self._reference, answer, group.context, level, n_cells)
+            columns = {
+                "control": base.mean,
+                "delta": answer.mean - base.mean,
+                "sd": answer.sd,
+                "observed": answer.observed,
+                "low": low,
+                "high": high,
+            }
+            frame = pd.DataFrame(
+                {"context": self._reference.contexts.names[group.context], "gene": self._var_names, **columns}
+            )
+            frames.append(frame.sort_values("delta", key=abs, ascending=False))
+        return pd.concat(frames, ignore_index=True)
+
+    def get_trust(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
+        r"""Return how far the expected effect of a perturbation can be relied on, in each context with control cells.
+
+        .. math:: trust = 1 / (1 + e^2), e^2 = c_k \sum_g (sd_g^2 + \tau^2 \Delta_g^2) / \sum_g \Delta_g^2
+
+        the expected share of the squared effect that is explained; e is the expected error of the effect, relative to
+        its size and without sampling noise (what `benchmark.relative_error` measures). Where the context k was not seen
+        under the perturbation, tau^2 is the variance of response strengths over contexts of training that are left
+        out one at a time, and c_k their squared error over the variance predicted for them, drawn towards that of the
+        context itself under other perturbations. Where it was seen, tau^2 is 0 and c_k 1.
+
+        Parameters
+        ----------
+        perturbation
+            Perturbation or combination.
+        dose
+            Dose of each part; None is 1.
+
+        Returns
+        -------
+        One row per context: ``context``; ``trust`` in [0, 1]; ``expected_error``, e; ``word``, ``high`` (trust at least
+        0.75), ``medium`` (at least 0.5) or ``low``; ``observed``; ``n_contexts`` that saw the perturbation (the fewest,
+        over the parts of a combination not seen); ``n_cells`` that the effect rests on: the context's own where
+        observed, else those of all contexts (likewise the fewest); ``distance`` of the control profile to the nearest
+        context that saw it, in units of the median distance of contexts; ``extrapolated``, a dose beyond those seen;
+        ``composed`` of the effects of its parts; ``calibrated``, whether contexts left out of training calibrated a
+        prediction of this kind: a seen condition in a context in which it was not (false where it was: a measurement
+        needs none).
+
+        Raises
+        ------
+        NotTrainedError
+            If the representation is not trained.
+        UnknownConditionError
+            If the perturbation is unknown.
+        DataError
+            If the dose cannot be used, or the model has no perturbations.
+        """
+        self._require("representation")
+        return trust_table(self, self._groups_asked(perturbation, dose))
+
+    def _groups_asked(self, perturbation: str, dose: float | None) -> list[Group]:
+        """Return a condition in each context with control cells."""
+        design = tuple(map(float, asked_design(self, perturbation, dose)))
+        return [Group(design, int(context)) for context in self._reference.control_contexts]
