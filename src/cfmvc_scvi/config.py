@@ -109,7 +109,7 @@ class ObservationConfig:
     dispersion_bounds: tuple[float, float] = (0.3, 50.0)
     match_iterations: int = 100
     match_tolerance: float = 1e-3
-    match_depth_change: float = 1.0
+    match_depth_change: float = 0.2
     depth_levels: int = 20
     largest_profile: float = 10.0
     response_axes: int = 20

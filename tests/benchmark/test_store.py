@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from cfmvc_scvi.benchmark import Prediction, PredictionStore, data_fingerprint, make_folds
+from cfmvc_scvi.benchmark import Prediction, PredictionStore, StatedEffect, data_fingerprint, make_folds
 from cfmvc_scvi.benchmark.fold import slug
 from cfmvc_scvi.errors import DataError
 
@@ -46,6 +46,20 @@ def test_dense_log_values_stay_dense(store, fold, rng):
     values = rng.random((4, 2)).astype(np.float32)
     store.write("m", fold, 0, Prediction(values, "log1p_cp10k"), ["g0", "g1"])
     np.testing.assert_array_equal(store.read("m", fold, 0, ["g0", "g1"]).values, values)
+
+
+def test_what_is_stated_of_the_effect_comes_back(store, fold, rng):
+    stated = StatedEffect(np.array([0.5, -0.25]), {0.9: (np.array([0.0, -1.0]), np.array([1.0, 0.5]))}, 0.75)
+    store.write("m", fold, 0, Prediction(rng.poisson(1.0, (4, 2)), stated=stated), ["g0", "g1"])
+    again = store.read("m", fold, 0, ["g1", "g0"]).stated  # genes by name
+    np.testing.assert_array_equal(again.effect, [-0.25, 0.5])
+    np.testing.assert_array_equal(again.intervals[0.9], [[-1.0, 0.0], [0.5, 1.0]])
+    assert again.trust == 0.75
+    cells = ad.read_h5ad(store.path("m", fold, 0))
+    del cells.var["high_0.9"]
+    cells.write_h5ad(store.path("m", fold, 0))
+    with pytest.raises(DataError, match="no column 'high_0.9'"):
+        store.read("m", fold, 0, ["g0", "g1"])
 
 
 def test_a_file_of_another_group_or_without_scale_is_refused(store, tiny_adata, fold, rng):

@@ -136,6 +136,7 @@ def test_default_models_share_one_training(tiny_adata, monkeypatch):
     assert {"CFMVC", "CFMVC, no flow", "latent arithmetic"} <= set(scores["method"])
     wide = scores[scores.condition == "A"].pivot_table(index="metric", columns="method", values="value")
     assert (wide.loc["cpu_seconds", ["CFMVC", "CFMVC, no flow", "latent arithmetic"]] > 0.1).all()
+    assert (wide.loc[["trust", "relative_error", "coverage_90"], ["CFMVC", "CFMVC, no flow"]] > 0).all(axis=None)
     assert wide.loc["energy_distance", "CFMVC"] != wide.loc["energy_distance", "CFMVC, no flow"]
 
 

@@ -23,14 +23,14 @@ from cfmvc_scvi.benchmark.baselines import (
     default_baselines,
 )
 from cfmvc_scvi.benchmark.calibration import (
-    HeldOutEffect,
     MeasuredEffect,
     coverage_table,
     measured_effect,
     relative_error,
+    stated_scores,
     trust_table,
 )
-from cfmvc_scvi.benchmark.cells import Prediction, Scale, TrainingCells, draw_cells
+from cfmvc_scvi.benchmark.cells import Prediction, Scale, StatedEffect, TrainingCells, draw_cells
 from cfmvc_scvi.benchmark.challenge import challenge_scores
 from cfmvc_scvi.benchmark.compare import compare, verdict
 from cfmvc_scvi.benchmark.fold import Columns, Fold
@@ -73,7 +73,6 @@ __all__ = [
     "Fold",
     "FoldChangeResampling",
     "GroupScore",
-    "HeldOutEffect",
     "LatentArithmetic",
     "LinearPerturbation",
     "MeanOfOtherPerturbations",
@@ -89,6 +88,7 @@ __all__ = [
     "RepresentativeCells",
     "Scale",
     "Shift",
+    "StatedEffect",
     "TrainingCells",
     "as_predictor",
     "baseline_predictor",
@@ -120,6 +120,7 @@ __all__ = [
     "score_prediction",
     "seed_spread",
     "skills",
+    "stated_scores",
     "summarise",
     "tidy_scores",
     "trust_table",

@@ -1,21 +1,24 @@
-"""Do intervals keep their promise, and does trust foretell errors: tables over held-out predictions."""
+"""Do intervals keep their promise, and does trust foretell errors."""
 
 from __future__ import annotations
 
-__all__ = ["HeldOutEffect", "MeasuredEffect", "coverage_table", "measured_effect", "relative_error", "trust_table"]
+__all__ = ["MeasuredEffect", "coverage_table", "measured_effect", "relative_error", "stated_scores", "trust_table"]
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import ArrayLike, NDArray
 
-from cfmvc_scvi.errors import DataError, NonFiniteError
-from cfmvc_scvi.shift import check_level, pseudo_bulk
+from cfmvc_scvi.benchmark.cells import StatedEffect
+from cfmvc_scvi.errors import DataError
+from cfmvc_scvi.shift import pseudo_bulk
 
 Array = NDArray[np.float64]
+
+_COVERAGE = "coverage_"
+_KEYS = ["method", "condition", "context", "seed"]
 
 
 @dataclass(frozen=True)
@@ -56,113 +59,70 @@ def measured_effect(truth_counts: ArrayLike | sp.spmatrix, control_counts: Array
     return MeasuredEffect(perturbed.log_mean[0] - base.log_mean[0], perturbed.log_noise[0], base.log_noise[0])
 
 
-@dataclass(frozen=True)
-class HeldOutEffect:
-    """A predicted effect with what was said of its uncertainty, and the effect that was measured.
+def stated_scores(stated: StatedEffect, measured: MeasuredEffect) -> dict[str, float]:
+    """Score what was said of an effect against the effect that was measured.
+
+    Returns
+    -------
+    ``coverage_<level>`` for each interval, level in percent: share of genes whose measured effect lies in it. With a
+    trust score ``trust``, ``relative_error`` (see there) and ``correlation_error``, 1 - Pearson correlation of stated
+    and measured effect, which is left out where one of them is constant.
+
+    Raises
+    ------
+    DataError
+        If genes differ.
+    """
+    if np.shape(stated.effect) != np.shape(measured.effect):
+        shapes = f"{np.shape(stated.effect)} and {np.shape(measured.effect)}"
+        raise DataError(f"stated and measured effects have shapes {shapes}; give the same genes.")
+    scores = {
+        f"{_COVERAGE}{100 * level:g}": float(((low <= measured.effect) & (measured.effect <= high)).mean())
+        for level, (low, high) in stated.intervals.items()
+    }
+    if np.isnan(stated.trust):
+        return scores
+    scores |= {"trust": float(stated.trust), "relative_error": relative_error(stated.effect, measured)}
+    if np.ptp(stated.effect) > 0 and np.ptp(measured.effect) > 0:
+        scores["correlation_error"] = float(1 - np.corrcoef(stated.effect, measured.effect)[0, 1])
+    return scores
+
+
+def coverage_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the coverage of intervals, for `pl.calibration`.
 
     Parameters
     ----------
-    method, fold, condition, context, seed
-        Whose prediction of what; `fold` as in the store of a run.
-    effect
-        Predicted difference of mean log1p CP10k from control (genes,).
-    measured
-        The truth.
-    intervals
-        Level, in (0, 1), to the low and high end (genes,) of intervals of the effect that as many cells would show.
-    trust
-        Score given before, higher for better; NaN where the method gives none.
-
-    Raises
-    ------
-    DataError
-        If shapes differ, a level is not between 0 and 1, or an interval ends before it starts.
-    NonFiniteError
-        If an effect is NaN or infinite.
-    """
-
-    method: str
-    fold: str
-    condition: str
-    context: str
-    seed: int
-    effect: Array
-    measured: MeasuredEffect
-    intervals: Mapping[float, tuple[Array, Array]] = field(default_factory=dict)
-    trust: float = np.nan
-
-    def __post_init__(self) -> None:
-        ends = [end for interval in self.intervals.values() for end in interval]
-        shapes = {np.shape(values) for values in (self.effect, self.measured.effect, *ends)}
-        if len(shapes) > 1:
-            raise DataError(f"{self._name}: effects and intervals have shapes {sorted(shapes)}; give the same genes.")
-        n_broken = int((~np.isfinite(self.effect) | ~np.isfinite(self.measured.effect)).sum())
-        if n_broken:
-            raise NonFiniteError(f"{self._name}: {n_broken} effects are NaN or infinite.")
-        for level, (low, high) in self.intervals.items():
-            check_level(level)
-            n_empty = int((~(low <= high)).sum())
-            if n_empty:
-                raise DataError(f"{self._name}: {n_empty} intervals of level {level} end before they start or are NaN.")
-
-    @property
-    def _name(self) -> str:
-        return f"{self.method}, {self.condition} in {self.context}"
-
-    @property
-    def keys(self) -> dict[str, str | int]:
-        """Columns that name it."""
-        names = ("method", "fold", "condition", "context", "seed")
-        return {name: getattr(self, name) for name in names}
-
-
-def coverage_table(predictions: Iterable[HeldOutEffect]) -> pd.DataFrame:
-    """Return the share of genes whose measured effect lies in its interval, for `pl.calibration`.
+    scores
+        Tidy table of `evaluate`.
 
     Returns
     -------
-    One row per prediction and level: method, fold, condition, context, seed, nominal (the level), observed (the share)
-    and n (genes).
-
-    Raises
-    ------
-    DataError
-        If no prediction has intervals.
+    One row per prediction and level: method, condition, context, seed, nominal (the level) and observed (the share of
+    genes whose measured effect lies in the interval). No row where no method states intervals.
     """
-    rows = []
-    for one in predictions:
-        for level, (low, high) in sorted(one.intervals.items()):
-            inside = (low <= one.measured.effect) & (one.measured.effect <= high)
-            rows.append({**one.keys, "nominal": level, "observed": float(inside.mean()), "n": len(inside)})
-    if not rows:
-        raise DataError("No prediction has intervals, so there is no coverage; pass those of methods that give some.")
-    return pd.DataFrame(rows)
+    own = scores[scores["metric"].astype(str).str.startswith(_COVERAGE)]
+    nominal = own["metric"].str.removeprefix(_COVERAGE).astype(float) / 100
+    return own[_KEYS].assign(nominal=nominal, observed=own["value"]).reset_index(drop=True)
 
 
-def trust_table(predictions: Iterable[HeldOutEffect]) -> pd.DataFrame:
+def trust_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Return trust and errors of the predictions that have a trust score, for `pl.trust`.
 
+    Parameters
+    ----------
+    scores
+        Tidy table of `evaluate`.
+
     Returns
     -------
-    One row per prediction: method, fold, condition, context, seed, trust, error (`relative_error`) and
-    correlation_error (1 - Pearson correlation of predicted and measured effect; NaN where one is constant).
-
-    Raises
-    ------
-    DataError
-        If no prediction has a trust score.
+    One row per prediction: method, condition, context, seed, trust, error (`relative_error`) and correlation_error (1 -
+    Pearson correlation of stated and measured effect; NaN where one is constant). No row where no method has a score.
     """
-    rows = []
-    for one in predictions:
-        if np.isnan(one.trust):
-            continue
-        varies = np.ptp(one.effect) > 0 and np.ptp(one.measured.effect) > 0
-        apart = float(1 - np.corrcoef(one.effect, one.measured.effect)[0, 1]) if varies else np.nan
-        error = relative_error(one.effect, one.measured)
-        rows.append({**one.keys, "trust": one.trust, "error": error, "correlation_error": apart})
-    if not rows:
-        raise DataError("No prediction has a trust score; pass those of methods that give one.")
-    return pd.DataFrame(rows)
+    names = {"trust": "trust", "relative_error": "error", "correlation_error": "correlation_error"}
+    own = scores[scores["metric"].isin(names)]
+    wide = own.pivot(index=_KEYS, columns="metric", values="value").reindex(columns=list(names)).rename(columns=names)
+    return wide.rename_axis(columns=None).reset_index().dropna(subset="trust", ignore_index=True)
 
 
 def relative_error(effect: ArrayLike, measured: MeasuredEffect) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ALL_GROUPS", "Prediction", "Scale", "TrainingCells", "draw_cells"]
+__all__ = ["ALL_GROUPS", "Prediction", "Scale", "StatedEffect", "TrainingCells", "draw_cells"]
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,14 +15,54 @@ from numpy.typing import NDArray
 
 from cfmvc_scvi._keys import COMBINATION_SEPARATOR
 from cfmvc_scvi.benchmark.fold import split_condition
-from cfmvc_scvi.errors import DataError, UnknownConditionError
+from cfmvc_scvi.errors import DataError, NonFiniteError, UnknownConditionError
 from cfmvc_scvi.metrics import log_normalize
+from cfmvc_scvi.shift import check_level
 
 Array = NDArray[np.float64]
 
 Scale: TypeAlias = Literal["counts", "log1p_cp10k"]
 
 ALL_GROUPS = "*"  # the condition, or the context, of a score over all of them
+
+
+@dataclass(frozen=True)
+class StatedEffect:
+    """A predicted effect with what is said of its uncertainty before the truth is seen.
+
+    Parameters
+    ----------
+    effect
+        Predicted difference of mean log1p CP10k from control (genes,).
+    intervals
+        Level, in (0, 1), to the low and high end (genes,) of intervals of the effect that as many cells as were held
+        out would show.
+    trust
+        Score, higher for better; NaN where there is none.
+
+    Raises
+    ------
+    DataError
+        If shapes differ, a level is not between 0 and 1, or an interval ends before it starts.
+    NonFiniteError
+        If an effect is NaN or infinite.
+    """
+
+    effect: Array
+    intervals: Mapping[float, tuple[Array, Array]] = field(default_factory=dict)
+    trust: float = np.nan
+
+    def __post_init__(self) -> None:
+        ends = [end for interval in self.intervals.values() for end in interval]
+        shapes = {np.shape(values) for values in (self.effect, *ends)}
+        if len(shapes) > 1:
+            raise DataError(f"an effect and its intervals have shapes {sorted(shapes)}; give the same genes.")
+        if n_broken := int((~np.isfinite(self.effect)).sum()):
+            raise NonFiniteError(f"{n_broken} stated effects are NaN or infinite.")
+        for level, (low, high) in self.intervals.items():
+            check_level(level)
+            if n_empty := int((~(low <= high)).sum()):
+                raise DataError(f"{n_empty} intervals of level {level} end before they start or are NaN.")
 
 
 @dataclass(frozen=True)
@@ -36,11 +77,14 @@ class Prediction:
         Unit of `values`: UMI counts, or log1p CP10k, which shifts produce and which is scored as it is.
     cpu_seconds
         What training and predicting took; None: to be measured by whoever asked.
+    stated
+        The effect as the method states it, with its uncertainty; None where it states none.
     """
 
     values: Any
     scale: Scale = "counts"
     cpu_seconds: float | None = None
+    stated: StatedEffect | None = None
 
     def __post_init__(self) -> None:
         if self.scale not in ("counts", "log1p_cp10k"):

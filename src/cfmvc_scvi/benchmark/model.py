@@ -10,14 +10,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+import pandas as pd
 import scvi
 from anndata import AnnData
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from cfmvc_scvi.benchmark.adapter import Predictor
-from cfmvc_scvi.benchmark.cells import Prediction
+from cfmvc_scvi.benchmark.cells import Prediction, StatedEffect
 from cfmvc_scvi.benchmark.fold import Fold, fold_seed
 from cfmvc_scvi.model import CFMVC
+
+_LEVELS = (0.5, 0.8, 0.9, 0.95)  # of intervals
 
 Variant: TypeAlias = Callable[[CFMVC, AnnData, AnnData, Fold, int], Prediction]
 """Predicts from a trained model, the training cells, the query, the fold and a seed."""
@@ -148,7 +151,22 @@ def _counterfactual(model: CFMVC, query: AnnData, fold: Fold, seed: int, options
     n_true = int(fold.truth.sum())
     asked = {"perturbation": fold.perturbation, "dose": fold.dose, "n_samples": -(-n_true // query.n_obs), **options}
     result = model.predict_counterfactual(query.copy(), seed=seed, **asked)
-    return Prediction(result.X[: max(n_true, query.n_obs)])
+    stated = _stated(model, result.obs["target_context"], fold)
+    return Prediction(result.X[: max(n_true, query.n_obs)], stated=stated)
+
+
+def _stated(model: CFMVC, contexts: pd.Series, fold: Fold) -> StatedEffect | None:
+    """What the model says of the effect and of its uncertainty; None if the fold has several contexts of the model."""
+    names = contexts.astype(str).unique()
+    if len(names) != 1:
+        return None
+    n_cells, tables = int(fold.truth.sum()), {}
+    for level in _LEVELS:
+        table = model.get_effect(fold.perturbation, dose=fold.dose, level=level, n_cells=n_cells)
+        tables[level] = table[table["context"] == names[0]].set_index("gene").loc[model.adata.var_names]
+    ends = {level: (table["low"].to_numpy(), table["high"].to_numpy()) for level, table in tables.items()}
+    trust = model.get_trust(fold.perturbation, dose=fold.dose).set_index("context").loc[names[0], "trust"]
+    return StatedEffect(tables[_LEVELS[0]]["delta"].to_numpy(), ends, float(trust))
 
 
 @contextmanager

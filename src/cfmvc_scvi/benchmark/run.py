@@ -17,6 +17,7 @@ from anndata import AnnData
 from cfmvc_scvi import metrics
 from cfmvc_scvi.benchmark.adapter import PerturbationModel, Predictor, as_predictor
 from cfmvc_scvi.benchmark.baselines import Baseline
+from cfmvc_scvi.benchmark.calibration import measured_effect, stated_scores
 from cfmvc_scvi.benchmark.cells import Prediction, TrainingCells
 from cfmvc_scvi.benchmark.fold import Columns, Fold, fold_seed, group_labels
 from cfmvc_scvi.benchmark.score import CEILING, GroupScore, score_ceiling, score_prediction, tidy_scores
@@ -87,7 +88,8 @@ def evaluate(
     -------
     One row per score: method, condition, context, seed, metric, value. Discrimination across contexts has context `*`,
     across perturbations condition `*`. Metric `cpu_seconds` is what training and prediction took; a training counts for
-    the first prediction that needed it.
+    the first prediction that needed it. Where a method states its effects with intervals and trust, their scores
+    (`stated_scores`) are among the metrics.
 
     Raises
     ------
@@ -133,6 +135,8 @@ class _Scorer:
     def __call__(self, prediction: Prediction) -> GroupScore:
         score = score_prediction(prediction, self._truth, self._control, self._rng(), perturbed_profile=self._profile)
         score.values["cpu_seconds"] = float(prediction.cpu_seconds or 0.0)
+        if prediction.stated is not None:
+            score.values.update(stated_scores(prediction.stated, measured_effect(self._truth, self._control)))
         return score
 
 

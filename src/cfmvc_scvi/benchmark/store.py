@@ -16,12 +16,17 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from cfmvc_scvi.benchmark.cells import Prediction, Scale
+from cfmvc_scvi.benchmark.cells import Prediction, Scale, StatedEffect
 from cfmvc_scvi.benchmark.fold import Fold, slug
 from cfmvc_scvi.data import assert_self_contained, match_genes
 from cfmvc_scvi.errors import DataError
 
 KEY = "cfmvc_benchmark"  # of uns
+_EFFECT, _LOW, _HIGH = (
+    "effect",
+    "low_",
+    "high_",
+)  # columns of var: what is stated of the effect; level after the last two
 _GROWING = ("methods", "seeds", "folds", "versions")  # parts of a run to which a later call may add
 
 
@@ -127,6 +132,11 @@ def write_prediction(path: Path, prediction: Prediction, genes: Iterable[str], a
     cells = ad.AnnData(values.astype(np.float32), var=pd.DataFrame(index=pd.Index(list(genes), dtype=str)))
     cells.obs_names = [f"predicted{i}" for i in range(cells.n_obs)]
     cells.uns[KEY] = {**about, "scale": prediction.scale, "cpu_seconds": float(prediction.cpu_seconds or 0.0)}
+    if prediction.stated is not None:
+        cells.uns[KEY]["trust"] = float(prediction.stated.trust)
+        cells.var[_EFFECT] = prediction.stated.effect
+        for level, (low, high) in prediction.stated.intervals.items():
+            cells.var[f"{_LOW}{level:g}"], cells.var[f"{_HIGH}{level:g}"] = low, high
     _replace(path, lambda target: cells.write_h5ad(target, compression="gzip"))
 
 
@@ -138,7 +148,8 @@ def read_prediction(path: Path, genes: Iterable[str], fold: Fold | None = None) 
     UnsafeFileError
         If the file refers to other files.
     DataError
-        If it is no prediction, of another condition or context than the fold's, or lacks genes.
+        If it is no prediction, of another condition or context than the fold's, lacks genes, or what it states of the
+        effect is broken.
     """
     assert_self_contained(path)
     cells = ad.read_h5ad(path)
@@ -147,8 +158,20 @@ def read_prediction(path: Path, genes: Iterable[str], fold: Fold | None = None) 
         raise DataError(f"'{path}' has no uns['{KEY}'] with 'scale' ('counts' or 'log1p_cp10k').")
     if fold is not None:
         _check_group(path, about, fold)
-    values = match_genes(cells, np.asarray(list(genes), dtype=str)).X
-    return Prediction(values, cast(Scale, str(about["scale"])), float(about.get("cpu_seconds", 0.0)))
+    matched = match_genes(cells, np.asarray(list(genes), dtype=str))
+    seconds = float(about.get("cpu_seconds", 0.0))
+    return Prediction(matched.X, cast(Scale, str(about["scale"])), seconds, _stated(matched.var, about))
+
+
+def _stated(var: pd.DataFrame, about: Mapping[str, Any]) -> StatedEffect | None:
+    """The effect that the file states, from columns of genes; None if it states none."""
+    if _EFFECT not in var:
+        return None
+    levels = [name.removeprefix(_LOW) for name in var if name.startswith(_LOW)]
+    if absent := [f"{_HIGH}{level}" for level in levels if f"{_HIGH}{level}" not in var]:
+        raise DataError(f"a prediction has intervals that begin but do not end: var has no column '{absent[0]}'.")
+    ends = {float(level): (var[f"{_LOW}{level}"].to_numpy(), var[f"{_HIGH}{level}"].to_numpy()) for level in levels}
+    return StatedEffect(var[_EFFECT].to_numpy(), ends, float(about.get("trust", np.nan)))
 
 
 def _check_group(path: Path, about: Mapping[str, Any], fold: Fold) -> None:

@@ -141,7 +141,7 @@ def trusted(calibration: pd.DataFrame | None, trust: pd.DataFrame | None, model:
     """Coverage of intervals, and error against trust score."""
     texts, images = [], []
     if calibration is None:
-        texts.append("This run measured no intervals, so their calibration is not shown.")
+        texts.append(f"{model} states no intervals here, so their calibration is not shown.")
     else:
         covered = ", ".join(f"{observed:.1%} for {nominal:.0%}" for nominal, observed in coverage(calibration).items())
         texts.append(
@@ -150,7 +150,7 @@ def trusted(calibration: pd.DataFrame | None, trust: pd.DataFrame | None, model:
         )
         images.append(figures.calibration(calibration))
     if trust is None:
-        texts.append("This run has no trust scores, so whether they foretell errors is not shown.")
+        texts.append(f"{model} states no trust scores here, so whether they foretell errors is not shown.")
     else:
         rho = trust["trust"].corr(trust["error"], method="spearman") if len(trust) > 2 else np.nan
         texts.append(

@@ -5,9 +5,8 @@ from __future__ import annotations
 __all__ = ["HeldOut", "Run", "read_run"]
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,14 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from cfmvc_scvi.benchmark.calibration import coverage_table, trust_table
 from cfmvc_scvi.benchmark.cells import ALL_GROUPS, Prediction
 from cfmvc_scvi.benchmark.fold import Columns, group_labels, slug
 from cfmvc_scvi.benchmark.store import PredictionStore, data_fingerprint, read_prediction
-from cfmvc_scvi.errors import DataError, UnknownConditionError
+from cfmvc_scvi.errors import DataError
 
 _GROUP = ["condition", "context"]
 _ASKED = ("holdout", "columns", "setup", "folds", "fingerprint", "versions")
-_MEASURED = {"calibration": ("nominal", "observed"), "trust": (*_GROUP, "trust", "error")}
 
 
 @dataclass(frozen=True)
@@ -56,18 +55,12 @@ class Run:
         Tidy scores: method, condition, context, seed, metric, value.
     groups
         What was held out, by (condition, context).
-    calibration
-        Coverage of intervals: nominal, observed, and perhaps n and method; None if not measured.
-    trust
-        Trust score and error: condition, context, trust, error, and perhaps method and seed; None if not measured.
     """
 
     store: PredictionStore
     asked: Mapping[str, Any]
     scores: pd.DataFrame
     groups: Mapping[tuple[str, str], HeldOut]
-    calibration: pd.DataFrame | None
-    trust: pd.DataFrame | None
 
     @property
     def sizes(self) -> pd.DataFrame:
@@ -86,13 +79,14 @@ class Run:
         return self.scores[(self.scores["context"] != ALL_GROUPS) & (self.scores["condition"] != ALL_GROUPS)]
 
     def calibration_of(self, model: str) -> pd.DataFrame | None:
-        """Coverage of the intervals of a model; None if not measured."""
-        return _of(self.calibration, model)
+        """Coverage of the intervals of a model, nominal and observed; None if it states none."""
+        table = coverage_table(self.scores[self.scores["method"] == model])
+        return table if len(table) else None
 
     def trust_of(self, model: str) -> pd.DataFrame | None:
         """Trust score and error by condition and context, means over seeds; None if there are none."""
-        own = _of(self.trust, model)
-        return None if own is None else own.groupby(_GROUP, sort=False)[["trust", "error"]].mean()
+        table = trust_table(self.scores[self.scores["method"] == model])
+        return table.groupby(_GROUP, sort=False)[["trust", "error"]].mean() if len(table) else None
 
 
 def read_run(directory: str | os.PathLike[str], adata: AnnData) -> Run:
@@ -102,8 +96,6 @@ def read_run(directory: str | os.PathLike[str], adata: AnnData) -> Run:
     ------
     DataError
         If there is no finished run, or the data are not those it was made with.
-    UnknownConditionError
-        If a table lacks a column.
     """
     store = PredictionStore(directory)
     asked, scores = store.read_run(), store.read_scores()
@@ -125,25 +117,4 @@ def read_run(directory: str | os.PathLike[str], adata: AnnData) -> Run:
         if key in scored:
             inside = context == key[1]
             groups[key] = HeldOut(fold["id"], inside & (condition == columns.control), inside & (condition == key[0]))
-    tables = {name: _table(store.directory / f"{name}.csv", columns) for name, columns in _MEASURED.items()}
-    return Run(store, asked, scores, groups, **tables)
-
-
-def _of(frame: pd.DataFrame | None, model: str) -> pd.DataFrame | None:
-    """Rows of a model, all if the table names no methods; None if there are none."""
-    if frame is None:
-        return None
-    own = frame[frame["method"] == model] if "method" in frame else frame
-    return own if len(own) else None
-
-
-def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
-    """Table with at least these columns, without the rows in which a number of them is not defined."""
-    if not path.exists():
-        return None
-    numbers = [name for name in columns if name not in _GROUP]
-    text, empty = dict.fromkeys(("method", *_GROUP, "label"), str), dict.fromkeys(numbers, [""])
-    frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
-    if absent := [name for name in columns if name not in frame]:
-        raise UnknownConditionError(f"'{path}' has no column '{absent[0]}'; columns: {', '.join(frame)}.")
-    return frame.dropna(subset=numbers)
+    return Run(store, asked, scores, groups)

@@ -50,8 +50,7 @@ def write_report(
     Parameters
     ----------
     store
-        Directory of a finished run of `tl.benchmark`. If it has ``calibration.csv`` (nominal, observed; perhaps n) or
-        ``trust.csv`` (condition, context, trust, error), each perhaps with the column method, these are shown too.
+        Directory of a finished run of `tl.benchmark`. Coverage and trust are shown if the model states any.
     adata
         The data of that run: UMI counts in X, not altered.
     out
