@@ -93,7 +93,7 @@ def test_cells_that_change_together_do_not_keep_the_search_going():
 def test_a_change_of_depth_that_the_goals_imply_is_found_fast(factor):
     counts, own, theta, thin, add = reference(n_genes=60)
     goal = mean_log1p(couple_counts(counts, own, factor * own, theta, thin, add))
-    matched = match_rates(counts, goal, own, theta, thin, add)
+    matched = match_rates(counts, goal, own, theta, thin, add, config=ObservationConfig(match_depth_change=1.0))
     assert matched.converged.all()
     assert matched.n_iterations <= 40
     assert np.median(matched.rate / own) == pytest.approx(factor, rel=0.15)
