@@ -63,7 +63,7 @@ def test_the_effect_on_single_cells(
     effect = predicted_effect(model, cells, perturbation="B")
     found = cell_effect_correlation(effect, truth, types)
     by_shift = cell_effect_correlation(shifted(model, cells, "B"), truth, types)
-    assert found > 0.4 and by_shift < min(0.25, found - 0.1)
+    assert found > 0.33 and by_shift < min(0.25, found - 0.1)
     error, of_shift = (np.linalg.norm(x - truth) / np.linalg.norm(truth) for x in (effect, shifted(model, cells, "B")))
     assert error < min(0.9, of_shift - 0.1)
 
