@@ -22,12 +22,13 @@ class EffectConfig:
     """Empirical-Bayes effect of a perturbation over contexts (grids of the mixture; see `shift.empirical_bayes`).
 
     `control_scales` t, `effect_scales` s, `shrinkages` kappa and `sharings` rho span the mixture; `effect_locality`
-    l and `control_locality` l0 are lengths of its kernels; `mean_scale` is the prior sd of a gene's overall level,
-    `noise_floor` a variance added to every sampling variance (in the link's unit, squared). Its weights come from
-    `em_iterations` of EM with `em_prior` pseudo-genes per component. The link is log(CP10k + `pseudocount`);
-    `bulk_weight` is the share in a goal of levels read off the summed cells, the rest being read off the mean log1p
-    CP10k; `curve_dispersion` is the NB dispersion of the curve between the two. `stretch_bounds` clip the
-    lengthening of the posterior mean; `similarity_power` is gamma in (d_k / d_min)^-gamma.
+    l and `control_locality` l0 are lengths of its kernels, and each context has the share `own_share` of an effect's
+    variance between contexts to itself; `mean_scale` is the prior sd of a gene's overall level, `noise_floor` a
+    variance added to every sampling variance (in the link's unit, squared). Its weights come from `em_iterations` of
+    EM with `em_prior` pseudo-genes per component. The link is log(CP10k + `pseudocount`); `bulk_weight` is the share
+    in a goal of levels read off the summed cells, the rest being read off the mean log1p CP10k; `curve_dispersion` is
+    the NB dispersion of the curve between the two. `stretch_bounds` clip the lengthening of the posterior mean;
+    `similarity_power` is gamma in (d_k / d_min)^-gamma.
     """
 
     control_scales: tuple[float, ...] = (0.02, 0.07, 0.2, 0.5, 1.2)
@@ -35,6 +36,7 @@ class EffectConfig:
     shrinkages: tuple[float, ...] = (0.0, 0.5)
     sharings: tuple[float, ...] = (0.0, 0.4, 0.8, 0.95)
     effect_locality: float = 1.5
+    own_share: float = 0.05
     control_locality: float = 0.8
     mean_scale: float = 2.0
     noise_floor: float = 2e-5

@@ -30,7 +30,8 @@ def brute_force(control, control_noise, perturbed, perturbed_noise, config, dist
     rows = np.concatenate([np.arange(n), n + seen])
     with_effect = [(s, rho) for s, rho in itertools.product(config.effect_scales, config.sharings) if s > 0]
     linear_share = (n - 2) / n if n > 2 else 0.0
-    local = linear_share * linear_kernel(distances) + (1 - linear_share) * kernel(distances, config.effect_locality)
+    common = linear_share * linear_kernel(distances) + (1 - linear_share) * kernel(distances, config.effect_locality)
+    local = (1 - config.own_share) * common + config.own_share * np.eye(n)
     components = []
     for t in config.control_scales:
         components += [(t, kappa, *effect) for kappa in config.shrinkages for effect in with_effect]

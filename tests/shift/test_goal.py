@@ -142,3 +142,26 @@ def test_bad_input_is_refused(nb_counts) -> None:
     for outside in (-1, 4):
         with pytest.raises(DataError, match=f"exclude is {outside}"):
             effect_goal(control, perturbed, CONFIG, exclude=outside)
+
+
+def two_axes(nb_counts, places, changes, seed: int) -> tuple[PseudoBulk, PseudoBulk]:
+    """Contexts at places of a plane, whose first gene, 1000 per 10,000, changes by a log fold of its own in each."""
+    rng = np.random.default_rng(seed)
+    axes, profile = rng.normal(0, 1.0, (2, 400)), rng.gamma(0.5, 1.0, 400) + 0.05
+    parts: tuple[list[PseudoBulk], list[PseudoBulk]] = [], []
+    for place, change in zip(places, changes, strict=True):
+        for kind, log_fold in enumerate((0.0, change)):
+            rate = profile * np.exp(np.asarray(place) @ axes)
+            rate *= 1e4 / rate.sum()
+            rate[0] = 1e3 * np.exp(log_fold)
+            parts[kind].append(pseudo_bulk(nb_counts(rate, 200, 2000, rng), np.zeros(200, dtype=int), 1))
+    return PseudoBulk.concatenate(parts[0]), PseudoBulk.concatenate(parts[1])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_near_contexts_that_differ_do_not_make_a_steep_line(nb_counts, seed: int) -> None:
+    """A line through contexts that are alike but for a gene's effect would be far off in a context far away."""
+    places = [(0, 0), (0.1, 0), (0.1, 0.1), (1, 1), (1.6, 0.6)]
+    control, perturbed = two_axes(nb_counts, places, [-1.1, -0.4, -1.2, -0.6, -0.6], seed)
+    goal = effect_goal(control, perturbed, CONFIG, exclude=4)
+    assert abs(goal.goal[4, 0] - perturbed.log_mean[4, 0]) < 0.75

@@ -82,7 +82,7 @@ def test_linear_kernel_knows_no_unit_and_survives_equal_contexts() -> None:
 def test_an_effect_that_is_linear_in_the_profile_goes_on_beyond_the_contexts_seen() -> None:
     place = np.array([0.0, 1.0, 2.0, 3.0, 4.5])
     distances = np.abs(np.subtract.outer(place, place))
-    kernels = {"both": context_kernel(distances, 1.5), "local": kernel(distances, 1.5)}
+    kernels = {"both": context_kernel(distances, 1.5, 0.0), "local": kernel(distances, 1.5)}
     beyond = {}
     for name, matrix in kernels.items():
         covariance = 1.0 + 4 * matrix
@@ -93,4 +93,10 @@ def test_an_effect_that_is_linear_in_the_profile_goes_on_beyond_the_contexts_see
 
 def test_between_two_contexts_there_is_no_line() -> None:
     distances = np.array([[0.0, 2.0], [2.0, 0.0]])
-    np.testing.assert_array_equal(context_kernel(distances, 1.5), kernel(distances, 1.5))
+    np.testing.assert_array_equal(context_kernel(distances, 1.5, 0.0), kernel(distances, 1.5))
+
+
+def test_contexts_keep_a_share_of_their_own() -> None:
+    distances = profile_distances(np.random.default_rng(0).normal(size=(5, 40)), np.full((5, 40), 1e-3))
+    common, mixed = (context_kernel(distances, 1.5, share) for share in (0.0, 0.2))
+    np.testing.assert_allclose(mixed, 0.8 * common + 0.2 * np.eye(5))

@@ -92,8 +92,8 @@ def posterior_level(
         perturbed  y1_k = mu + (1 - kappa) b_k + e_k  e ~ N(0, s^2 (rho 11' + (1 - rho) C_l)),   mu ~ N(mean y0, m^2)
 
     with S_l = exp(-D^2 / 2 l^2) and C_l, the `context_kernel`, in which effects may also be linear in the control
-    profile: a mixture over (t, s, kappa, rho), its weights by EM over all genes. A context that was observed conditions
-    on its own data too; one that was not borrows from the others.
+    profile and each context has a share of its own: a mixture over (t, s, kappa, rho), its weights by EM over all
+    genes. A context that was observed conditions on its own data too; one that was not borrows from the others.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def _seen(control: Array, control_noise: Array, perturbed: Array, perturbed_nois
 
 def _grid(distances: Array, config: EffectConfig) -> _Grid:
     """The mixture's components; those without effect (s = 0) come once per t, with kappa = 0: genes that stay."""
-    local = context_kernel(distances, config.effect_locality)
+    local = context_kernel(distances, config.effect_locality, config.own_share)
     scales = [s for s in config.effect_scales if s > 0]
     effects = [s**2 * (rho + (1 - rho) * local) for s in scales for rho in config.sharings]
     responses = [(1 - kappa, np.array(effects)) for kappa in config.shrinkages] if effects else []

@@ -77,13 +77,16 @@ def linear_kernel(distances: Array) -> Array:
     return project_psd(products * (n / total) + _SMALLEST_EIGENVALUE * np.eye(n)) if total > 0 else np.ones((n, n))
 
 
-def context_kernel(distances: Array, length: float) -> Array:
-    """How alike contexts respond: (2 K + (n - 2) L) / n with the local kernel K and the linear kernel L, (n, n).
+def context_kernel(distances: Array, length: float, own_share: float) -> Array:
+    """How alike contexts respond: (1 - v) (2 K + (n - 2) L) / n + v I with local kernel K, linear kernel L, (n, n).
 
     A line needs contexts to be drawn through: between two there is none, and with many it carries most of the weight.
+    The share v is each context's own: without it, contexts that are near each other but respond differently would make
+    the line steep, and a context far from them would be taken anywhere.
     """
     linear_share = max(0.0, 1 - 2 / len(distances))
-    return linear_share * linear_kernel(distances) + (1 - linear_share) * kernel(distances, length)
+    common = linear_share * linear_kernel(distances) + (1 - linear_share) * kernel(distances, length)
+    return (1 - own_share) * common + own_share * np.eye(len(distances))
 
 
 def project_psd(matrix: Array, smallest: float = _SMALLEST_EIGENVALUE) -> Array:
