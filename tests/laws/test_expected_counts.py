@@ -1,6 +1,7 @@
 """Expected counts: functions of the cell alone, unchanged under its own condition, and no business of counts."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anndata as ad
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cfmvc_scvi import CFMVC
+from cfmvc_scvi.config import ObservationConfig
 from cfmvc_scvi.model import plan
 from cfmvc_scvi.observe import ResponseFilter, fit_response_filter
 
@@ -102,3 +104,17 @@ def test_the_seed_and_a_saved_model_give_the_same_expected_counts(
     np.testing.assert_allclose(expected(copied, cells, **ASKED), expected(law_model, cells, **ASKED), rtol=1e-6)
     other = expected(scrambled(1), cells, **ASKED)
     assert not np.allclose(other, expected(law_model, cells, **ASKED), rtol=1e-2)
+
+
+def test_expected_counts_are_of_cells_at_their_own_depth(
+    law_model: CFMVC, law_data: ad.AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far counts may move their depth, which the sum of two effects asks for, plays no part in them."""
+    counts, rates = [], []
+    for bound in (0.0, 5.0):
+        bounded = partial(plan.Observation, config=ObservationConfig(match_depth_change=bound))
+        monkeypatch.setattr("cfmvc_scvi.model.counterfactual.Observation", bounded)
+        for found, output in ((counts, "counts"), (rates, "normalized")):
+            found.append(expected(law_model, controls(law_data), perturbation="A+B", output=output))
+    np.testing.assert_array_equal(*rates)
+    assert (counts[0] != counts[1]).nnz > 0
