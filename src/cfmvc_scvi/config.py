@@ -12,20 +12,20 @@ __all__ = ["EffectConfig", "FlowConfig", "ObservationConfig", "PairConfig", "Sim
 class EffectConfig:
     """Empirical-Bayes effect of a perturbation over contexts (grids of the mixture; see `shift.empirical_bayes`).
 
-    `control_scales` t, `effect_scales` s, `shrinkages` kappa, `sharings` rho, `localities` l and `control_locality` l0
-    span the mixture; `mean_scale` is the prior sd of a gene's overall level, `noise_floor` a variance added to every
-    sampling variance (in the link's unit, squared). Its weights come from `em_iterations` of EM with `em_prior`
-    pseudo-genes per component. The link is log(CP10k + `pseudocount`); `bulk_weight` is the share in a goal of levels
-    read off the summed cells, the rest being read off the mean log1p CP10k; `curve_dispersion` is the NB dispersion of
-    the curve between the two. `stretch_bounds` clip the lengthening of the posterior mean; `similarity_power` is gamma
-    in (d_k / d_min)^-gamma.
+    `control_scales` t, `effect_scales` s, `shrinkages` kappa and `sharings` rho span the mixture; `effect_locality`
+    l and `control_locality` l0 are lengths of its kernels; `mean_scale` is the prior sd of a gene's overall level,
+    `noise_floor` a variance added to every sampling variance (in the link's unit, squared). Its weights come from
+    `em_iterations` of EM with `em_prior` pseudo-genes per component. The link is log(CP10k + `pseudocount`);
+    `bulk_weight` is the share in a goal of levels read off the summed cells, the rest being read off the mean log1p
+    CP10k; `curve_dispersion` is the NB dispersion of the curve between the two. `stretch_bounds` clip the
+    lengthening of the posterior mean; `similarity_power` is gamma in (d_k / d_min)^-gamma.
     """
 
     control_scales: tuple[float, ...] = (0.02, 0.07, 0.2, 0.5, 1.2)
     effect_scales: tuple[float, ...] = (0.0, 0.03, 0.08, 0.2, 0.5, 1.2, 2.5)
     shrinkages: tuple[float, ...] = (0.0, 0.5)
-    sharings: tuple[float, ...] = (0.0, 0.4, 0.8)
-    localities: tuple[float, ...] = (0.4, 0.8, 1.5)
+    sharings: tuple[float, ...] = (0.0, 0.4, 0.8, 0.95)
+    effect_locality: float = 1.5
     control_locality: float = 0.8
     mean_scale: float = 2.0
     noise_floor: float = 2e-5
@@ -35,7 +35,7 @@ class EffectConfig:
     bulk_weight: float = 0.5
     curve_dispersion: float = 3.0
     stretch_bounds: tuple[float, float] = (1.1, 1.6)
-    similarity_power: float = 4.0
+    similarity_power: float = 2.0
 
 
 @dataclass(frozen=True)

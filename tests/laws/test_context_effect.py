@@ -7,14 +7,14 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from cfmvc_scvi.config import EffectConfig
-from cfmvc_scvi.shift import kernel, posterior_level, profile_distances
+from cfmvc_scvi.shift import kernel, linear_kernel, posterior_level, profile_distances
 
 SMALL = EffectConfig(
     control_scales=(0.1, 0.5),
     effect_scales=(0.0, 0.2, 0.8),
     shrinkages=(0.0, 0.5),
     sharings=(0.0, 0.7),
-    localities=(0.5, 1.5),
+    effect_locality=0.7,
     em_iterations=15,
 )
 
@@ -28,16 +28,17 @@ def brute_force(control, control_noise, perturbed, perturbed_noise, config, dist
     data = np.concatenate([control, perturbed[seen]]) - center
     noise = np.concatenate([control_noise, perturbed_noise[seen]]) + config.noise_floor
     rows = np.concatenate([np.arange(n), n + seen])
-    effects = itertools.product(config.effect_scales, config.sharings, config.localities)
-    with_effect = [(s, rho, length) for s, rho, length in effects if s > 0]
+    with_effect = [(s, rho) for s, rho in itertools.product(config.effect_scales, config.sharings) if s > 0]
+    linear_share = (n - 2) / n if n > 2 else 0.0
+    local = linear_share * linear_kernel(distances) + (1 - linear_share) * kernel(distances, config.effect_locality)
     components = []
     for t in config.control_scales:
         components += [(t, kappa, *effect) for kappa in config.shrinkages for effect in with_effect]
-        components += [(t, 0.0, 0.0, 0.0, 1.0)] if 0 in config.effect_scales else []
+        components += [(t, 0.0, 0.0, 0.0)] if 0 in config.effect_scales else []
     likelihood, mean, second = (np.empty((len(components), *shape)) for shape in [(n_genes,)] + 2 * [(n, n_genes)])
-    for c, (t, kappa, s, rho, length) in enumerate(components):
+    for c, (t, kappa, s, rho) in enumerate(components):
         b = t**2 * kernel(distances, config.control_locality)
-        e = s**2 * (rho * np.ones((n, n)) + (1 - rho) * kernel(distances, length))
+        e = s**2 * (rho * np.ones((n, n)) + (1 - rho) * local)
         q = 1 - kappa
         joint = config.mean_scale**2 + np.block([[b, q * b], [q * b, q**2 * b + e]])
         for g in range(n_genes):

@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfmvc_scvi.shift import kernel, profile_distances, project_psd, similarity_weights
+from cfmvc_scvi.shift import (
+    context_kernel,
+    kernel,
+    linear_kernel,
+    profile_distances,
+    project_psd,
+    similarity_weights,
+)
 
 
 def test_distances_are_unbiased_by_noise() -> None:
@@ -56,3 +63,34 @@ def test_projection_leaves_a_positive_definite_matrix_and_cuts_negative_eigenval
 def test_few_contexts(n: int) -> None:
     distances = profile_distances(np.arange(n * 3.0).reshape(n, 3), np.zeros((n, 3)))
     assert distances.shape == (n, n) and kernel(distances, 0.8).shape == (n, n)
+
+
+def test_linear_kernel_is_the_gram_matrix_of_centred_points() -> None:
+    points = np.random.default_rng(0).normal(size=(6, 3))
+    centred = points - points.mean(axis=0)
+    gram = centred @ centred.T
+    found = linear_kernel(np.linalg.norm(points[:, None] - points, axis=2))
+    np.testing.assert_allclose(found, gram * 6 / np.trace(gram) + 1e-3 * np.eye(6), atol=1e-9)
+
+
+def test_linear_kernel_knows_no_unit_and_survives_equal_contexts() -> None:
+    distances = np.abs(np.subtract.outer([0.0, 1.0, 4.0], [0.0, 1.0, 4.0]))
+    np.testing.assert_allclose(linear_kernel(50 * distances), linear_kernel(distances))
+    np.testing.assert_array_equal(linear_kernel(np.zeros((3, 3))), 1.0)
+
+
+def test_an_effect_that_is_linear_in_the_profile_goes_on_beyond_the_contexts_seen() -> None:
+    place = np.array([0.0, 1.0, 2.0, 3.0, 4.5])
+    distances = np.abs(np.subtract.outer(place, place))
+    kernels = {"both": context_kernel(distances, 1.5), "local": kernel(distances, 1.5)}
+    beyond = {}
+    for name, matrix in kernels.items():
+        covariance = 1.0 + 4 * matrix
+        gain = np.linalg.solve(covariance[:4, :4] + 1e-3 * np.eye(4), covariance[:4, 4])
+        beyond[name] = gain @ place[:4]
+    assert abs(beyond["both"] - 4.5) < 0.5 * abs(beyond["local"] - 4.5)
+
+
+def test_between_two_contexts_there_is_no_line() -> None:
+    distances = np.array([[0.0, 2.0], [2.0, 0.0]])
+    np.testing.assert_array_equal(context_kernel(distances, 1.5), kernel(distances, 1.5))

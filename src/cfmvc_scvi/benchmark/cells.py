@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["ALL_GROUPS", "Prediction", "TrainingCells", "draw_cells"]
+__all__ = ["ALL_GROUPS", "Prediction", "Scale", "TrainingCells", "draw_cells"]
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,6 +16,8 @@ from cfmvc_scvi.errors import DataError, UnknownConditionError
 from cfmvc_scvi.metrics import log_normalize
 
 Array = NDArray[np.float64]
+
+Scale: TypeAlias = Literal["counts", "log1p_cp10k"]
 
 ALL_GROUPS = "*"  # the condition, or the context, of a score over all of them
 
@@ -30,10 +32,13 @@ class Prediction:
         (cells, genes), sparse or dense.
     scale
         Unit of `values`: UMI counts, or log1p CP10k, which shifts produce and which is scored as it is.
+    cpu_seconds
+        What training and predicting took; None: to be measured by whoever asked.
     """
 
     values: Any
-    scale: Literal["counts", "log1p_cp10k"] = "counts"
+    scale: Scale = "counts"
+    cpu_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.scale not in ("counts", "log1p_cp10k"):
@@ -66,12 +71,15 @@ class TrainingCells:
         Names, (cells,).
     control
         Name of the condition of unperturbed cells.
+    genes
+        Names of the genes, for baselines that look up the target of a perturbation.
     """
 
     counts: sp.csr_matrix
     condition: NDArray[np.str_]
     context: NDArray[np.str_]
     control: str = "control"
+    genes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = (self.counts.shape[0], len(self.condition), len(self.context))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-__all__ = ["cfmvc_predictor", "cfmvc_predictors"]
+__all__ = ["Variant", "cfmvc_predictor", "cfmvc_predictors"]
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import scvi
 from anndata import AnnData
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from cfmvc_scvi.benchmark.adapter import Predictor
 from cfmvc_scvi.benchmark.cells import Prediction
-from cfmvc_scvi.benchmark.holdout import Fold
-from cfmvc_scvi.benchmark.score import Predictor
+from cfmvc_scvi.benchmark.fold import Fold, fold_seed
 from cfmvc_scvi.model import CFMVC
+
+Variant: TypeAlias = Callable[[CFMVC, AnnData, AnnData, Fold, int], Prediction]
+"""Predicts from a trained model, the training cells, the query, the fold and a seed."""
 
 
 def cfmvc_predictor(
@@ -42,15 +47,17 @@ def cfmvc_predictor(
 
 def cfmvc_predictors(
     setup: Mapping[str, Any],
-    variants: Mapping[str, Mapping[str, Any]],
+    variants: Mapping[str, Variant | Mapping[str, Any]],
     *,
     model_kwargs: Mapping[str, Any] | None = None,
     train_kwargs: Mapping[str, Any] | None = None,
+    prepare: Callable[[AnnData], None] | None = None,
 ) -> dict[str, Predictor]:
     """Wrap several ways to predict from one trained `CFMVC` as predictors that share its training in each fold.
 
-    Training and prediction depend on the seed of the fold alone; the global generators are left as they were. If the
-    query has fewer cells than were held out, its cells are drawn again until there are as many.
+    Training depends on the seed and `Fold.training` alone, prediction on the seed and `Fold.number`; the global
+    generators are left as they were. If the query has fewer cells than were held out, its cells are drawn again until
+    there are as many.
 
     Parameters
     ----------
@@ -58,40 +65,90 @@ def cfmvc_predictors(
         Arguments of `CFMVC.setup_anndata`; with `perturbation_key`, and with the context of the folds as `labels_key`
         or `sample_key`.
     variants
-        Name to arguments of `CFMVC.predict_counterfactual` (in which `n_samples` fixes the draws).
+        Name to arguments of `CFMVC.predict_counterfactual` (in which `n_samples` fixes the draws), or to a function of
+        the trained model, the training cells, the query, the fold and a seed, such as `latent_arithmetic`.
     model_kwargs, train_kwargs
         Arguments of `CFMVC` and of `CFMVC.train`.
+    prepare
+        Called with a copy of the training cells before they are set up, for what must be made of training cells only,
+        such as features of genes.
 
     Returns
     -------
-    Name to predictor, for `evaluate`.
+    Name to predictor, for `evaluate`. Each has `settings`, what it was made with. Its CPU time includes the training,
+    at the first prediction that each predictor makes with it.
     """
-    latest: dict[tuple[Any, ...], CFMVC] = {}
+    training = _Training(dict(setup), dict(model_kwargs or {}), dict(train_kwargs or {}), prepare)
+    return {name: _CFMVCPredictor(name, variant, training) for name, variant in variants.items()}
 
-    def trained(train: AnnData, fold: Fold, seed: int) -> CFMVC:
-        key = (fold.condition, fold.context, seed, *train.shape, hash(tuple(train.obs_names)))
-        if key not in latest:
-            latest.clear()
+
+class _Training:
+    """The latest trained model and what it took; another training set or seed replaces it."""
+
+    def __init__(
+        self,
+        setup: dict[str, Any],
+        model_kwargs: dict[str, Any],
+        train_kwargs: dict[str, Any],
+        prepare: Callable[[AnnData], None] | None,
+    ) -> None:
+        self.setup, self.model_kwargs, self.train_kwargs, self.prepare = setup, model_kwargs, train_kwargs, prepare
+        self.seconds = 0.0
+        self.charged: set[str] = set()  # predictors that counted these seconds
+        self._key: tuple[Any, ...] | None = None
+        self._model: CFMVC | None = None
+
+    def model(self, train: AnnData, fold: Fold, seed: int) -> CFMVC:
+        key = (fold.training, seed, *train.shape, hash(tuple(train.obs_names)))
+        if self._model is None or key != self._key:
+            self._key, self._model, start = key, None, time.process_time()
             cells = train.copy()
-            CFMVC.setup_anndata(cells, **setup)
-            model = CFMVC(cells, **(model_kwargs or {}))
-            model.train(**(train_kwargs or {}))
-            latest[key] = model
-        return latest[key]
+            with _seeded(fold_seed(seed, fold.training)):
+                if self.prepare is not None:
+                    self.prepare(cells)
+                CFMVC.setup_anndata(cells, **self.setup)
+                model = CFMVC(cells, **self.model_kwargs)
+                model.train(**self.train_kwargs)
+            self._model = model
+            self.seconds, self.charged = time.process_time() - start, set()
+        return self._model
 
-    def predictor(predict_kwargs: Mapping[str, Any]) -> Predictor:
-        def predict(train: AnnData, query: AnnData, fold: Fold, seed: int) -> Prediction:
-            with _seeded(seed):
-                model = trained(train, fold, seed)
-                n_true = int(fold.truth.sum())
-                n_samples = -(-n_true // query.n_obs)
-                options = {"n_samples": n_samples, **predict_kwargs}
-                result = model.predict_counterfactual(query.copy(), perturbation=fold.condition, seed=seed, **options)
-            return Prediction(result.X[: max(n_true, query.n_obs)])
 
-        return predict
+class _CFMVCPredictor:
+    def __init__(self, name: str, variant: Variant | Mapping[str, Any], training: _Training) -> None:
+        self._name, self._variant, self._training = name, variant, training
 
-    return {name: predictor(predict_kwargs) for name, predict_kwargs in variants.items()}
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the predictions, as texts and numbers."""
+        variant = _name_of(self._variant) if callable(self._variant) else dict(self._variant)
+        training = self._training
+        own = {"setup": training.setup, "model": training.model_kwargs, "train": training.train_kwargs}
+        prepare = None if training.prepare is None else _name_of(training.prepare)
+        return {"predict": variant, **own, "prepare": prepare}
+
+    def __call__(self, train: AnnData, query: AnnData, fold: Fold, seed: int) -> Prediction:
+        model = self._training.model(train, fold, seed)
+        paid = self._training.seconds if self._name not in self._training.charged else 0.0
+        self._training.charged.add(self._name)
+        start, own_seed = time.process_time(), fold_seed(seed, fold.number)
+        with _seeded(own_seed):
+            if callable(self._variant):
+                prediction = self._variant(model, train, query, fold, own_seed)
+            else:
+                prediction = _counterfactual(model, query, fold, own_seed, self._variant)
+        return replace(prediction, cpu_seconds=paid + time.process_time() - start)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)
+
+
+def _counterfactual(model: CFMVC, query: AnnData, fold: Fold, seed: int, options: Mapping[str, Any]) -> Prediction:
+    n_true = int(fold.truth.sum())
+    asked = {"perturbation": fold.perturbation, "dose": fold.dose, "n_samples": -(-n_true // query.n_obs), **options}
+    result = model.predict_counterfactual(query.copy(), seed=seed, **asked)
+    return Prediction(result.X[: max(n_true, query.n_obs)])
 
 
 @contextmanager

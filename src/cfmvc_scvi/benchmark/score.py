@@ -1,31 +1,24 @@
-"""Scores of predictions over folds, with floor, ceiling and baselines, as a tidy table."""
+"""Scores of one prediction, and of what a perfect one could reach."""
 
 from __future__ import annotations
 
-__all__ = ["CEILING", "GroupScore", "Predictor", "baseline_predictor", "evaluate", "score_ceiling", "score_prediction"]
+__all__ = ["CEILING", "GroupScore", "score_ceiling", "score_prediction", "tidy_scores"]
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata import AnnData
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from cfmvc_scvi import metrics
-from cfmvc_scvi.benchmark.baselines import Baseline
-from cfmvc_scvi.benchmark.cells import ALL_GROUPS, Prediction, TrainingCells
-from cfmvc_scvi.benchmark.holdout import Fold, group_labels
-from cfmvc_scvi.errors import DataError
+from cfmvc_scvi.benchmark.cells import ALL_GROUPS, Prediction
 
 Array = NDArray[np.float64]
-Predictor = Callable[[AnnData, AnnData, Fold, int], Prediction]
 
 CEILING = "ceiling"
-_PREDICTION, _SCORING = 0, 1  # streams of random numbers: what is drawn for scoring is the same for all methods
 
 
 @dataclass(frozen=True)
@@ -147,83 +140,23 @@ def score_ceiling(
     return score_prediction(predicted, truth, control_counts, rng, perturbed_profile=perturbed_profile)
 
 
-def baseline_predictor(
-    baseline: Callable[[], Baseline],
-    *,
-    perturbation_key: str = "perturbation",
-    context_key: str = "cell_type",
-    control: str = "control",
-) -> Predictor:
-    """Wrap a baseline class as a predictor over folds; the columns of obs are those of `leave_one_context_out`."""
-
-    def predict(train: AnnData, query: AnnData, fold: Fold, seed: int) -> Prediction:
-        condition, context = group_labels(train, perturbation_key, context_key, control)
-        cells = TrainingCells(sp.csr_matrix(train.X), condition, context, control)
-        rng = np.random.default_rng(seed)
-        n_cells = int(fold.truth.sum())
-        return baseline().fit(cells).predict(sp.csr_matrix(query.X), fold.condition, fold.context, n_cells, rng)
-
-    return predict
-
-
-def evaluate(
-    adata: AnnData, folds: Iterable[Fold], predictors: Mapping[str, Predictor], seeds: Iterable[int] = (0, 1)
-) -> pd.DataFrame:
-    """Score predictors and the ceiling over folds and seeds.
-
-    A predictor is called with the training cells, the control cells to perturb, the fold and a seed; it never sees the
-    truth.
+def tidy_scores(scored: Mapping[tuple[str, int], Mapping[tuple[str, str], GroupScore]]) -> pd.DataFrame:
+    """Table of scores, one row each, with discrimination where a method has several groups.
 
     Parameters
     ----------
-    adata
-        UMI counts in X.
-    folds
-        Held-out groups, as of `leave_one_context_out`.
-    predictors
-        Name to predictor; `NoChange` is the floor.
-    seeds
-        Whole numbers >= 0. Predictions of seed s in fold i depend on (s, i), and so do halves and subsets, which are
-        the same for all predictors: differences between methods are paired.
+    scored
+        (method, seed) to (condition, context) to score.
 
     Returns
     -------
-    One row per score: method, condition, context, seed, metric, value. Discrimination across contexts has context `*`,
-    across perturbations condition `*`.
-
-    Raises
-    ------
-    DataError
-        If there is no fold, or a predictor is called like the ceiling.
+    Columns method, condition, context, seed, metric, value. Discrimination across contexts has context `*`, across
+    perturbations condition `*`.
     """
-    held_out, all_seeds = list(folds), list(seeds)
-    if not held_out or not all_seeds:
-        raise DataError(f"There are {len(held_out)} folds and {len(all_seeds)} seeds; at least one of each is needed.")
-    if CEILING in predictors:
-        raise DataError(f"'{CEILING}' is computed for every table; give the predictor another name.")
-    scored: dict[tuple[str, int], dict[tuple[str, str], GroupScore]] = {}
-    for number, fold in enumerate(held_out):
-        train, query = adata[fold.train].copy(), adata[fold.query].copy()
-        truth_counts, control_counts = sp.csr_matrix(adata[fold.truth].X), sp.csr_matrix(query.X)
-        profile = metrics.log_normalize(adata[fold.siblings].X).mean(axis=0) if fold.siblings.any() else None
-        for seed in all_seeds:
-            rng = partial(np.random.default_rng, (seed, number, _SCORING))
-            ceiling = score_ceiling(truth_counts, control_counts, rng(), perturbed_profile=profile)
-            scored.setdefault((CEILING, seed), {})[fold.condition, fold.context] = ceiling
-            for name, predictor in predictors.items():
-                prediction = predictor(train, query, fold, _stream_seed(seed, number))
-                score = score_prediction(prediction, truth_counts, control_counts, rng(), perturbed_profile=profile)
-                scored.setdefault((name, seed), {})[fold.condition, fold.context] = score
-    order = [*predictors, CEILING]
-    keys = sorted(scored, key=lambda key: (order.index(key[0]), key[1]))
-    return pd.DataFrame([row for key in keys for row in _rows(*key, scored[key])])
+    return pd.DataFrame([row for key, groups in scored.items() for row in _rows(*key, groups)])
 
 
-def _stream_seed(seed: int, number: int) -> int:
-    return int(np.random.SeedSequence((seed, number, _PREDICTION)).generate_state(1)[0])
-
-
-def _rows(method: str, seed: int, groups: dict[tuple[str, str], GroupScore]) -> list[dict[str, object]]:
+def _rows(method: str, seed: int, groups: Mapping[tuple[str, str], GroupScore]) -> list[dict[str, object]]:
     def row(condition: str, context: str, metric: str, value: float) -> dict[str, object]:
         names = {"method": method, "condition": condition, "context": context, "seed": seed}
         return {**names, "metric": metric, "value": value}

@@ -30,8 +30,8 @@ _BASELINES = {
 
 def baselines(perturbation_key: str, context_key: str, control: str) -> dict[str, bm.Predictor]:
     """Simple predictors by name, for the columns of obs given."""
-    keys = {"perturbation_key": perturbation_key, "context_key": context_key, "control": control}
-    return {name: bm.baseline_predictor(baseline, **keys) for name, baseline in _BASELINES.items()}
+    columns = bm.Columns(perturbation_key, context_key, control)
+    return {name: bm.baseline_predictor(baseline, columns) for name, baseline in _BASELINES.items()}
 
 
 class PredictorProgress:

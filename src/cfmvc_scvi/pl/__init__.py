@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from cfmvc_scvi.pl.benchmark import METRICS, Metric, benchmark
+from cfmvc_scvi.pl.calibration import calibration
 from cfmvc_scvi.pl.delta import delta
 from cfmvc_scvi.pl.distributions import distributions
 from cfmvc_scvi.pl.embedding import embedding
 from cfmvc_scvi.pl.history import history
+from cfmvc_scvi.pl.skill import skill
+from cfmvc_scvi.pl.trust import trust
 
-__all__ = ["METRICS", "Metric", "benchmark", "delta", "distributions", "embedding", "history"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "benchmark",
+    "calibration",
+    "delta",
+    "distributions",
+    "embedding",
+    "history",
+    "skill",
+    "trust",
+]

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from cfmvc_scvi.errors import DataError
 
-__all__ = ["GREY", "ROLES", "colours", "figure_of", "finish", "new_axes", "panels", "plain"]
+__all__ = ["GREY", "OTHER", "ROLES", "colours", "figure_of", "finish", "new_axes", "panels", "plain"]
 
 GREY = "#8a8a8a"
+OTHER = "#9ecae1"  # methods that are not the one looked at
 # Okabe and Ito (2008), https://jfly.uni-koeln.de/color/: told apart by every kind of colour vision
 _OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 ROLES = {"control": GREY, "predicted": _OKABE_ITO[1], "true": _OKABE_ITO[0]}

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from cfmvc_scvi.errors import UnknownConditionError
-from cfmvc_scvi.pl._style import GREY, ROLES, figure_of, finish, panels, plain
+from cfmvc_scvi.pl._style import GREY, OTHER, ROLES, figure_of, finish, panels, plain
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def benchmark(
     place = np.arange(len(methods))
     for number, (ax, name) in enumerate(zip(drawn, chosen, strict=True)):
         values = table.loc[methods, name].to_numpy(float)
-        bar_colours = [ROLES["predicted"] if method == model else "#9ecae1" for method in methods]
+        bar_colours = [ROLES["predicted"] if method == model else OTHER for method in methods]
         ax.barh(place, values, height=0.7, color=bar_colours)
         ax.axvline(0.0, color="black", linewidth=0.8)
         for row, style in lines.items():

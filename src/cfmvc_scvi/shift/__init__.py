@@ -8,7 +8,14 @@ from cfmvc_scvi.shift.frame import latent_shift
 from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
 from cfmvc_scvi.shift.links import DepthCurve
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, pseudo_bulk
-from cfmvc_scvi.shift.similarity import kernel, profile_distances, project_psd, similarity_weights
+from cfmvc_scvi.shift.similarity import (
+    context_kernel,
+    kernel,
+    linear_kernel,
+    profile_distances,
+    project_psd,
+    similarity_weights,
+)
 
 __all__ = [
     "DEPTH_LEVELS",
@@ -17,10 +24,12 @@ __all__ = [
     "EffectPosterior",
     "PseudoBulk",
     "additive_goal",
+    "context_kernel",
     "effect_goal",
     "interpolate_dose",
     "kernel",
     "latent_shift",
+    "linear_kernel",
     "posterior_level",
     "profile_distances",
     "project_psd",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cfmvc_scvi.config import EffectConfig
 from cfmvc_scvi.errors import DataError, NonFiniteError
-from cfmvc_scvi.shift.similarity import kernel, profile_distances
+from cfmvc_scvi.shift.similarity import context_kernel, kernel, profile_distances
 
 Array = NDArray[np.float64]
 
@@ -89,9 +89,10 @@ def posterior_level(
     Per gene, over contexts k, observed with independent noise of known variance,
 
         control    y0_k = mu + b_k                    b ~ N(0, t^2 S_l0)
-        perturbed  y1_k = mu + (1 - kappa) b_k + e_k  e ~ N(0, s^2 (rho 11' + (1 - rho) S_l)),   mu ~ N(mean y0, m^2)
+        perturbed  y1_k = mu + (1 - kappa) b_k + e_k  e ~ N(0, s^2 (rho 11' + (1 - rho) C_l)),   mu ~ N(mean y0, m^2)
 
-    with S_l = exp(-D^2 / 2 l^2): a mixture over (t, s, kappa, rho, l), its weights by EM over all genes. A context
+    with S_l = exp(-D^2 / 2 l^2) and C_l, the `context_kernel`, in which effects may also be linear in the control
+    profile: a mixture over (t, s, kappa, rho), its weights by EM over all genes. A context
     that was observed conditions on its own data too; one that was not borrows from the others.
 
     Parameters
@@ -175,9 +176,9 @@ def _seen(control: Array, control_noise: Array, perturbed: Array, perturbed_nois
 
 def _grid(distances: Array, config: EffectConfig) -> _Grid:
     """The mixture's components; those without effect (s = 0) come once per t, with kappa = 0: genes that stay."""
-    local = [kernel(distances, length) for length in config.localities]
+    local = context_kernel(distances, config.effect_locality)
     scales = [s for s in config.effect_scales if s > 0]
-    effects = [s**2 * (rho + (1 - rho) * matrix) for s in scales for rho in config.sharings for matrix in local]
+    effects = [s**2 * (rho + (1 - rho) * local) for s in scales for rho in config.sharings]
     responses = [(1 - kappa, np.array(effects)) for kappa in config.shrinkages] if effects else []
     if 0 in config.effect_scales:
         responses.append((1.0, np.zeros((1, *distances.shape))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["kernel", "profile_distances", "project_psd", "similarity_weights"]
+__all__ = ["context_kernel", "kernel", "linear_kernel", "profile_distances", "project_psd", "similarity_weights"]
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,29 @@ def kernel(distances: Array, length: float) -> Array:
     unit = np.median(between) if between.size and np.median(between) > 0 else 1.0
     raw = np.exp(-0.5 * (distances / (unit * length)) ** 2)
     return project_psd(raw + _SMALLEST_EIGENVALUE * np.eye(len(raw)))
+
+
+def linear_kernel(distances: Array) -> Array:
+    """Inner products of the profiles about their mean, scaled to a mean square of one, (contexts, contexts).
+
+    What varies like this is linear in the control profile, and goes on beyond the contexts that were seen, where
+    `kernel` falls back to the mean. Read off the distances by double centring (Torgerson 1952), without the negative
+    part that their noise correction may leave. Distances of zero everywhere give a kernel of ones.
+    """
+    n = len(distances)
+    centred = np.eye(n) - 1 / n
+    products = -0.5 * centred @ distances**2 @ centred
+    total = np.trace(products)
+    return project_psd(products * (n / total) + _SMALLEST_EIGENVALUE * np.eye(n)) if total > 0 else np.ones((n, n))
+
+
+def context_kernel(distances: Array, length: float) -> Array:
+    """How alike contexts respond: (2 K + (n - 2) L) / n with the local kernel K and the linear kernel L, (n, n).
+
+    A line needs contexts to be drawn through: between two there is none, and with many it carries most of the weight.
+    """
+    linear_share = max(0.0, 1 - 2 / len(distances))
+    return linear_share * linear_kernel(distances) + (1 - linear_share) * kernel(distances, length)
 
 
 def project_psd(matrix: Array, smallest: float = _SMALLEST_EIGENVALUE) -> Array:
