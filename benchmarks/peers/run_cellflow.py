@@ -107,7 +107,9 @@ def predict(task: _adapter.Task) -> tuple[object, str]:
     model = _trained(cells, task.seed)
 
     own = space.transform(_adapter.log_normalize(task.query.X).toarray()).astype(np.float32)
-    known = cells.obs["population"].cat.categories[0]  # the flow does not depend on it; CellFlow wants one that it knows
+    known = cells.obs["population"].cat.categories[
+        0
+    ]  # the flow does not depend on it; CellFlow wants one that it knows
     obs = pd.DataFrame({"is_control": True, "population": known}, index=task.query.obs_names)
     obs["perturbation"] = pd.Categorical([task.control] * len(obs), cells.obs["perturbation"].cat.categories)
     obs["population"] = pd.Categorical(obs["population"])
