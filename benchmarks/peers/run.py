@@ -1,8 +1,8 @@
 """Run other packages' models, each in an environment of its own, on the folds of a data set, and score them.
 
 python benchmarks/peers/run.py --environments ENVS --setup
-python benchmarks/peers/run.py --environments ENVS --data kang_small.h5ad --holdout cell_type --store out/kang_small
-python benchmarks/peers/run.py --environments ENVS --data kang_small.h5ad --holdout cell_type --store out/kang_small --score
+python benchmarks/peers/run.py --environments ENVS --data kang_small.h5ad --holdout cell_type --store OUT
+python benchmarks/peers/run.py --environments ENVS --data kang_small.h5ad --holdout cell_type --store OUT --score
 
 Predictions that are there are not made again, nor are failures tried again without --retry.
 """

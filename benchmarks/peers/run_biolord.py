@@ -1,9 +1,9 @@
 """biolord 0.0.3 (https://github.com/nitzanlab/biolord): log1p CP10k, normal likelihood, the decoder's means.
 
-Settings: those of the package's tutorial (docs/tutorials/biolord_pipeline.ipynb) but for batches of 128 cells instead of
-512 below 5,000 training cells, as its data set is larger by that much. A cell's unknown attributes are an embedding of
-its own, so query cells must be training cells, which they are; the perturbation is then exchanged. Known attributes: the
-covariates and the perturbation.
+Settings: those of the package's tutorial (docs/tutorials/biolord_pipeline.ipynb) but for batches of 128 cells instead
+of 512 below 5,000 training cells, so that small data get as many steps. A cell's unknown attributes are an embedding of
+its own, so query cells must be training cells, which they are; the perturbation is then exchanged. Known attributes:
+the covariates and the perturbation.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """CellDISECT 0.1.6 (https://github.com/Lotfollahi-lab/CellDISECT): counts, zero-inflated negative binomial.
 
-Settings: those of the package's examples/training_example.py, but at most 150 epochs: on a fold of 1,400 cells its early
-stopping ended training at epoch 591, after 1,412 CPU seconds. Covariates: those of the task and the perturbation. As in
-the package's `predict_counterfactuals`, the prediction is the average over its experts of the mean at the cells' own
-depth; counts are drawn around it with the dispersion and the zero inflation that the model has learnt. That method itself
-would register the query cells anew, with their own codes of categories.
+Settings: those of the package's examples/training_example.py, but at most 150 epochs: on a fold of 1,400 cells its
+early stopping ended training at epoch 591, after 1,412 CPU seconds. Covariates: those of the task and the perturbation.
+As in the package's `predict_counterfactuals`, the prediction is the average over its experts of the mean at the cells'
+own depth; counts are drawn around it with the dispersion and the zero inflation that the model has learnt. That method
+itself would register the query cells anew, with their own codes of categories.
 """
 
 from __future__ import annotations

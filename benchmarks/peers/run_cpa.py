@@ -1,9 +1,9 @@
 """CPA 0.8.8 (https://github.com/theislab/cpa): counts, negative binomial.
 
-Settings: those of the package's tutorial on this very stimulation (docs/tutorials/Kang.ipynb), with batches of 128 cells
-instead of 512 below 5,000 training cells; early stopping ends it. As in the tutorial, counterfactual cells are in the
-data as split 'ood', which is not trained on: counts of the control cells with the label of the condition. CPA gives the
-mean of its negative binomial at the cells' own depth; counts are drawn with the dispersion it has learnt.
+Settings: those of the package's tutorial on this very stimulation (docs/tutorials/Kang.ipynb), with batches of 128
+cells instead of 512 below 5,000 training cells; early stopping ends it. As in the tutorial, counterfactual cells are in
+the data as split 'ood', which is not trained on: counts of the control cells with the label of the condition. CPA gives
+the mean of its negative binomial at the cells' own depth; counts are drawn with the dispersion it has learnt.
 """
 
 from __future__ import annotations

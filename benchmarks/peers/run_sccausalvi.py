@@ -1,8 +1,9 @@
 """scCausalVI 0.0.12 (https://github.com/ShaokunAn/scCausalVI): counts, zero-inflated negative binomial.
 
 Settings: the package's tutorial on this very stimulation (docs/source/tutorial/scCausalVI-ifnb.ipynb): 10 + 10 latent
-dimensions, 2 x 128 hidden units, MMD weight 10, norm weight 0.2, 200 epochs, batches of 128. Prediction: the package's own `get_count_expression_cross_condition`, which
-samples counts at the observed library size. The context is not an input: it is to be found in the background latent.
+dimensions, 2 x 128 hidden units, MMD weight 10, norm weight 0.2, 200 epochs, batches of 128. Prediction: the package's
+own `get_count_expression_cross_condition`, which samples counts at the observed library size. The context is not an
+input: it is to be found in the background latent.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """scGen 2.1.0 (https://github.com/theislab/scgen): log1p CP10k, Gaussian decoder, the decoder's means.
 
 Settings: the package's defaults (800 x 2 hidden units, 100 latent dimensions) and the training of its tutorial on this
-very stimulation (docs/tutorials/scgen_perturbation_prediction.ipynb): at most 100 epochs of batches of 32, early stopping
-after 25. Prediction: its own `predict`, latent arithmetic balanced over the populations that the covariates make.
+very stimulation (docs/tutorials/scgen_perturbation_prediction.ipynb): at most 100 epochs of batches of 32, early
+stopping after 25. Prediction: its own `predict`, latent arithmetic balanced over the populations that the covariates
+make.
 """
 
 from __future__ import annotations
