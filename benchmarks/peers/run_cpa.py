@@ -74,6 +74,12 @@ def _with_counterfactuals(task: _adapter.Task) -> ad.AnnData:
     return cells
 
 
+def _batch_size(cells: ad.AnnData) -> int:
+    """Some 128 or 512, and no last batch of a single cell, with which batch normalisation fails."""
+    n_train, least = int((cells.obs["split"] == "train").sum()), 512 if cells.n_obs >= 5000 else 128
+    return next(size for size in range(least, 2 * least) if n_train % size != 1)
+
+
 def predict(task: _adapter.Task) -> tuple[object, str]:
     """Train on all cells and draw counts of the query cells under the condition."""
     scvi.settings.seed = task.seed
@@ -93,7 +99,7 @@ def predict(task: _adapter.Task) -> tuple[object, str]:
         model.train(
             max_epochs=EPOCHS,
             use_gpu=False,
-            batch_size=512 if cells.n_obs >= 5000 else 128,
+            batch_size=_batch_size(cells),
             plan_kwargs=PLAN,
             early_stopping_patience=5,
             check_val_every_n_epoch=5,
