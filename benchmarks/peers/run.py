@@ -1,8 +1,7 @@
-"""Run other packages' models, each in an environment of its own, on the folds of a data set, and score them.
+"""Run other packages' models, each in an environment of its own, on the folds of a data set.
 
 python benchmarks/peers/run.py --environments ENVS --setup
 python benchmarks/peers/run.py --environments ENVS --data kang_small.h5ad --holdout cell_type --store OUT
-python benchmarks/peers/run.py --environments ENVS --data kang_small.h5ad --holdout cell_type --store OUT --score
 
 Predictions that are there are not made again, nor are failures tried again without --retry.
 """
@@ -21,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
-import pandas as pd
 
 from cfmvc_scvi import benchmark as bm
 
@@ -54,20 +52,6 @@ PEERS = {  # from the cheapest to the dearest
     "cpa": Peer("CPA", "run_cpa.py", "cpa"),
     "biolord": Peer("biolord", "run_biolord.py", "biolord"),
     "celldisect": Peer("CellDISECT", "run_celldisect.py", "cpa"),
-}
-BASELINES = {"no change": bm.NoChange, "nearest shift": bm.NearestContextShift}
-COLUMNS = {
-    "pearson_delta": "Pearson",
-    "pearson_delta_top": "top 50",
-    "weighted_mse": "wMSE",
-    "energy": "energy",
-    "mmd": "MMD",
-    "de_overlap": "DES",
-    "sig_jaccard": "jaccard",
-    "context_discrimination": "PDS ctx",
-    "variance_log_ratio": "var",
-    "zero_share_error": "zeros",
-    "cpu_seconds": "CPU s",
 }
 
 
@@ -168,21 +152,6 @@ def predict_fold(args: argparse.Namespace, peer: Peer, place: Path, out: Path, s
     return run_adapter(command, log, args.timeout) or (None if out.exists() else "wrote no prediction")
 
 
-def score(args: argparse.Namespace, adata: ad.AnnData, folds: list[bm.Fold]) -> pd.DataFrame:
-    """Scores of the peers that have predicted all folds and seeds, beside simple baselines."""
-    columns = bm.Columns(context_key=args.holdout)
-    predictors = {name: bm.baseline_predictor(baseline, columns) for name, baseline in BASELINES.items()}
-    store = bm.PredictionStore(args.store)
-    for peer in (PEERS[key] for key in args.peers):
-        paths = [store.path(peer.method, fold, seed) for fold in folds for seed in args.seeds]
-        missing = [path.name for path in paths if not path.exists()]
-        if missing:
-            print(f"{peer.method} is left out: {len(missing)} of {len(paths)} predictions are missing ({missing[0]})")
-        else:
-            predictors[peer.method] = bm.predictions_from(paths[0].parent)
-    return bm.evaluate(adata, folds, predictors, args.seeds)
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,7 +165,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--timeout", type=float, default=3600, help="seconds that one run may take")
     parser.add_argument("--retry", action="store_true", help="try again what failed")
-    parser.add_argument("--score", action="store_true", help="score what is there instead of running anything")
     args = parser.parse_args(arguments)
     if not args.setup and (args.data is None or args.store is None):
         parser.error("--data and --store are needed, unless --setup is given")
@@ -204,7 +172,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Set up, run, or score."""
+    """Set up, or run."""
     args = parse(arguments)
     if args.setup:
         for name in sorted({PEERS[key].environment for key in args.peers}):
@@ -215,14 +183,8 @@ def main(arguments: list[str] | None = None) -> None:
     folds = bm.make_folds(adata, args.holdout)
     if args.contexts:
         folds = [fold for fold in folds if fold.context in args.contexts]
-    if not args.score:
-        args.store.mkdir(parents=True, exist_ok=True)
-        predict(args, adata, folds)
-        return
-    scores = score(args, adata, folds)
-    scores.to_csv(args.store / "peer_scores.csv", index=False)
-    summary = bm.summarise(scores)
-    print(summary[[name for name in COLUMNS if name in summary]].rename(columns=COLUMNS).round(3).to_string())
+    args.store.mkdir(parents=True, exist_ok=True)
+    predict(args, adata, folds)
 
 
 if __name__ == "__main__":

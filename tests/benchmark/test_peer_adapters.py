@@ -9,7 +9,6 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import sparse
 
@@ -123,23 +122,6 @@ def test_a_run_that_takes_too_long_is_ended(data, peers):
     store = call(data, peers[0], "--contexts", "B", "--timeout", "1", peers=("slow",))
     (entry,) = json.loads((store / "peers.json").read_text())["runs"].values()
     assert entry["reason"] == "took longer than 1 s" and entry["seconds"] < 30
-
-
-def test_scores_stand_beside_baselines_and_incomplete_peers_are_named(data, peers, capsys):
-    cells = ad.read_h5ad(data)
-    store = bm.PredictionStore(data.parent / "store")
-    folds = bm.make_folds(cells, "cell_type")
-    for fold in folds:
-        perfect = bm.Prediction(sparse.csr_matrix(cells[fold.truth].X), "counts", cpu_seconds=7.0)
-        store.write("Good", fold, 0, perfect, cells.var_names)
-    store.write("Copying", folds[0], 0, perfect, cells.var_names)
-    call(data, peers[0], "--score", peers=("good", "copying"))
-    table = capsys.readouterr().out
-    assert "Copying is left out: 2 of 3 predictions are missing (001-A-T-seed0.h5ad)" in table
-    assert {"no", "nearest", "Good", "ceiling"} <= {line.split()[0] for line in table.splitlines()[2:]}
-    scores = pd.read_csv(store.directory / "peer_scores.csv")
-    good = scores[(scores["method"] == "Good") & (scores["context"] != "*")].set_index("metric")["value"]
-    assert (good["pearson_delta"] > 0.99).all() and (good["cpu_seconds"] == 7.0).all()
 
 
 def test_other_data_in_the_same_store_are_refused(data, peers, tiny_adata):
