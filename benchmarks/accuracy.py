@@ -151,7 +151,7 @@ def main() -> None:
     for name in args.sets:
         start = time.perf_counter()
         text = run(name, args)
-        write_table(text, args, name)
+        write_table(text, args, f"{name}_peers" if args.join else name)
         print(text)
         print(f"{time.perf_counter() - start:.0f} s\n")
 
