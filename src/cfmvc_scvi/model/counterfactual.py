@@ -19,26 +19,26 @@ from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.answer import (
     check_target,
     condition_columns,
-    provenance,
+    installed_versions,
     stacked,
     virtual_cells,
     with_matrix,
     write_back,
 )
-from cfmvc_scvi.model.cells import CellBatch, Group, module_tensors
+from cfmvc_scvi.model.cells import CellBatch, Group
 from cfmvc_scvi.model.engine import Engine
-from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.plan import Observation
+from cfmvc_scvi.model.prediction import Predicted, chosen_seed, predicted, provenance
 from cfmvc_scvi.model.question import (
     Change,
     asked_contexts,
     asked_design,
     asked_indices,
     category_code,
-    check_output,
+    check_question,
     level_of,
-    levels,
 )
+from cfmvc_scvi.model.torch_networks import TorchNetworks
 from cfmvc_scvi.model.trust import trust_of_cells
 from cfmvc_scvi.model.virtual import VirtualCells
 from cfmvc_scvi.observe import cell_choice
@@ -143,26 +143,26 @@ class CounterfactualMixin(ModelPart):
             If the ODE leaves the finite numbers.
         """
         self._require_flow()
-        check_output(output)
-        if not 0 <= heterogeneity <= 1:
-            raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
-        if n_samples < 1 or (n_samples > 1 and (key_added is not None or output != "counts")):
-            raise DataError(
-                f"n_samples is {n_samples}; more than one draw goes with output='counts' and without key_added."
-            )
+        check_question(output, heterogeneity, n_samples)
+        if n_samples > 1 and key_added is not None:
+            raise DataError(f"n_samples is {n_samples}; more than one draw goes without key_added.")
         if key_added is not None and adata is not None:
             check_target(self._rna(adata), self._var_names)  # before a view becomes a copy
         data = self._query(adata)
-        chosen = asked_indices(indices, data)
-        seed = _seed(seed)
+        chosen = asked_indices(indices, data.n_obs)
+        seed = chosen_seed(seed)
         engine = self._engine(guidance_scale, solver)
         observations = [Observation(engine, heterogeneity, seed, draw) for draw in range(n_samples)]
-        change = Change(self, perturbation, dose, labels, batch)
-        cells = self._cells(engine, data, chosen, change, batch_size or _PREDICTION_BATCH)
-        result, seen = self._predicted(data, chosen, cells, observations, output, trust)
+        change = Change(self._known, perturbation, dose, labels, batch)
+        cells = self._cells(data, chosen, change, batch_size or _PREDICTION_BATCH)
+        answer = predicted(self._known, observations, cells, output)
+        result = self._as_anndata(data, chosen, answer, trust)
         arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
         more = {"n_samples": n_samples, "seed": seed, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
-        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
+        levels = answer.levels.values()
+        result.uns["cfmvc"] = provenance(
+            engine.solver, engine.solved, levels, installed_versions(), {**arguments, **more}
+        )
         if key_added is not None:
             write_back(self._rna(data if adata is None else adata), result, chosen, key_added)
         return result
@@ -231,15 +231,15 @@ class CounterfactualMixin(ModelPart):
             If the ODE leaves the finite numbers.
         """
         self._require_flow()
-        check_output(output)
+        check_question(output)
         if n_cells < 1:
             raise DataError(f"n_cells is {n_cells}; ask for at least one.")
-        design = tuple(map(float, asked_design(self, perturbation, dose)))
-        contexts = asked_contexts(self, labels, sample)
-        code = -1 if batch is None else category_code(self, REGISTRY_KEYS.BATCH_KEY, batch)
+        design = tuple(map(float, asked_design(self._known, perturbation, dose)))
+        contexts = asked_contexts(self._known, labels, sample)
+        code = -1 if batch is None else category_code("batch", self._known.batches, batch)
         groups = {int(context): Group(design, int(context), code) for context in contexts}
-        seen = {group: level_of(self, group) for group in groups.values()}
-        seed = _seed(seed)
+        seen = {group: level_of(self._known, group) for group in groups.values()}
+        seed = chosen_seed(seed)
         engine = self._engine(1.0, None)
         names = np.array([f"virtual_{seed}_{number}" for number in range(n_cells)])
         frequency = [self._reference.bulk.n_cells[self._reference.group(0, context)] for context in groups]
@@ -248,7 +248,9 @@ class CounterfactualMixin(ModelPart):
         result = virtual_cells(self, virtual, names, [groups[int(number)] for number in context], output)
         arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "sample": sample, "batch": batch}
         more = {"n_cells": n_cells, "output": output, "seed": seed}
-        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
+        result.uns["cfmvc"] = provenance(
+            engine.solver, engine.solved, seen.values(), installed_versions(), {**arguments, **more}
+        )
         return result
 
     def _require_flow(self) -> None:
@@ -260,10 +262,8 @@ class CounterfactualMixin(ModelPart):
             raise UnsupportedError("The counts of this model's data were minified away; predict with the full data.")
 
     def _engine(self, guidance_scale: float, solver: SolverConfig | None) -> Engine:
-        flow_coordinates = self._in_flow_coordinates
-        return Engine(
-            self.module, self._reference, self.source_, flow_coordinates, solver or SolverConfig(), guidance_scale
-        )
+        networks = TorchNetworks(self.module)
+        return Engine(networks, self._reference, self.source_, solver or SolverConfig(), guidance_scale)
 
     def _query(self, adata: AnnData | None) -> Any:
         """Return validated cells; those that training has not seen are checked as setup does."""
@@ -279,9 +279,7 @@ class CounterfactualMixin(ModelPart):
             check_obsm(data, self._setup_argument("spatial_key"))
         return data
 
-    def _cells(
-        self, engine: Engine, data: Any, chosen: np.ndarray, change: Change, batch_size: int
-    ) -> Iterator[CellBatch]:
+    def _cells(self, data: Any, chosen: np.ndarray, change: Change, batch_size: int) -> Iterator[CellBatch]:
         """Iterate over the cells asked about in minibatches."""
         niche = self._query_niche(data, self.get_anndata_manager(data, required=True))
         names = np.asarray(self._rna(data).obs_names, dtype=str)
@@ -289,45 +287,24 @@ class CounterfactualMixin(ModelPart):
         for tensors in self._make_data_loader(data, indices=chosen, batch_size=batch_size):
             rows = chosen[start : start + len(tensors[REGISTRY_KEYS.X_KEY])]
             start += len(rows)
-            counts = sp.csr_matrix(tensors[REGISTRY_KEYS.X_KEY].cpu().numpy())
-            own, wanted = change(tensors)
-            tensors = module_tensors(tensors, engine.device, engine.dtype)
-            yield CellBatch(tensors, counts, names[rows], own, wanted, None if niche is None else niche[rows])
+            inputs = {key: tensor.cpu().numpy() for key, tensor in tensors.items()}
+            counts = sp.csr_matrix(inputs.pop(REGISTRY_KEYS.X_KEY))
+            near = None if niche is None else niche[rows]
+            yield CellBatch(inputs, counts, names[rows], *change(inputs), near)
 
-    def _predicted(
-        self,
-        data: Any,
-        chosen: np.ndarray,
-        minibatches: Iterator[CellBatch],
-        observations: list[Observation],
-        output: Output,
-        trust: bool,
-    ) -> tuple[AnnData, dict[Group, Level]]:
-        blocks: list[list[Any]] = [[] for _ in observations]
-        latents, own, wanted = [], [], []
-        seen: dict[Group, Level] = {}
-        for cells in minibatches:
-            seen |= levels(self, cells)
-            observed, moved = observations[0].engine.latents(cells)
-            latents.append(torch.stack([observed, moved])[:, :, : self.module.n_intrinsic].float().cpu().numpy())
-            own += [cells.own.kinds[code] for code in cells.own.code]
-            wanted += [cells.wanted.kinds[code] for code in cells.wanted.code]
-            if output != "latent":
-                for block, observation in zip(blocks, observations, strict=True):
-                    block.append(observation.matrix(cells, observed, moved, output))
+    def _as_anndata(self, data: Any, chosen: np.ndarray, answer: Predicted, trust: bool) -> AnnData:
         obs = data.obs.iloc[chosen]
         obs = obs[[column for column in obs if not str(column).startswith("_scvi")]]
-        obs = obs.assign(**condition_columns(self, own, "source"), **condition_columns(self, wanted, "target"))
+        for prefix, groups in (("source", answer.own), ("target", answer.wanted)):
+            obs = obs.assign(**condition_columns(self._known, groups, prefix))
         if trust:
-            obs = obs.assign(trust=trust_of_cells(self, own, wanted))
-        stack = sp.vstack if output == "counts" else np.vstack
-        before, after = np.concatenate(latents, axis=1)
+            obs = obs.assign(trust=trust_of_cells(self._known, answer.own, answer.wanted))
         draws = []
-        for block in blocks:
-            draw = with_matrix(stack(block) if block else None, obs.copy(), self._rna(data).var.copy())
-            draw.obsm["X_cfmvc"], draw.obsm["X_cfmvc_counterfactual"] = before, after
+        for matrix in answer.draws or [None]:
+            draw = with_matrix(matrix, obs.copy(), self._rna(data).var.copy())
+            draw.obsm["X_cfmvc"], draw.obsm["X_cfmvc_counterfactual"] = answer.before, answer.after
             draws.append(draw)
-        return stacked(draws), seen
+        return stacked(draws)
 
     def _query_niche(self, data: Any, manager: Any) -> np.ndarray | None:
         if CFMVC_REGISTRY_KEYS.SPATIAL_KEY not in manager.data_registry:
@@ -335,7 +312,3 @@ class CounterfactualMixin(ModelPart):
         mean = self.get_latent_representation(data, batch_size=_PREDICTION_BATCH)
         u = self.module.standardise(torch.as_tensor(mean, device=self.device)).cpu().numpy()
         return self._niche(manager, u)
-
-
-def _seed(seed: int | None) -> int:
-    return int(np.random.default_rng().integers(2**31)) if seed is None else int(seed)

@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from anndata import AnnData
 from numpy.typing import NDArray
-from scvi import REGISTRY_KEYS
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
-from cfmvc_scvi.data import check_key
+from cfmvc_scvi.data import Contexts, Vocabulary, check_key
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 from cfmvc_scvi.model.cells import CellBatch, Group, Groups
 from cfmvc_scvi.model.level import Level
+from cfmvc_scvi.model.networks import Inputs
 from cfmvc_scvi.model.reference import Reference
 
 __all__ = [
     "OUTPUTS",
     "Change",
+    "Known",
     "asked_contexts",
     "asked_design",
     "asked_indices",
     "category_code",
-    "check_output",
+    "check_question",
     "level_of",
     "levels",
 ]
 
 OUTPUTS = ("counts", "rate", "normalized", "latent")
-_KINDS = {REGISTRY_KEYS.LABELS_KEY: "label", REGISTRY_KEYS.BATCH_KEY: "batch", CFMVC_REGISTRY_KEYS.SAMPLE_KEY: "sample"}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a trained model knows by name, and what it remembers of its training.
+
+    Attributes
+    ----------
+    vocabulary
+        Perturbations and control.
+    reference
+        Groups of training cells.
+    labels, batches, samples
+        Names of the registered categories, in the order of their codes; `samples` is None where none are registered.
+    has_doses
+        Whether doses are registered.
+    """
+
+    vocabulary: Vocabulary
+    reference: Reference
+    labels: tuple[str, ...]
+    batches: tuple[str, ...]
+    samples: tuple[str, ...] | None
+    has_doses: bool
+
+    @property
+    def contexts(self) -> Contexts:
+        """The (label x sample) contexts."""
+        return self.reference.contexts
 
 
 class Change:
@@ -39,8 +66,8 @@ class Change:
 
     Parameters
     ----------
-    model
-        A trained CFMVC.
+    known
+        What the model knows.
     perturbation, dose, labels, batch
         As in `CFMVC.predict_counterfactual`; None stays as it is.
 
@@ -53,20 +80,20 @@ class Change:
     """
 
     def __init__(
-        self, model: Any, perturbation: str | None, dose: float | None, labels: str | None, batch: str | None
+        self, known: Known, perturbation: str | None, dose: float | None, labels: str | None, batch: str | None
     ) -> None:
-        self.contexts, self.has_samples, self.dose = model._reference.contexts, model._has_samples, dose
-        self.design = None if perturbation is None else asked_design(model, perturbation, dose)
+        self.contexts, self.has_samples, self.dose = known.contexts, known.samples is not None, dose
+        self.design = None if perturbation is None else asked_design(known, perturbation, dose)
         if perturbation is None and dose is not None:
-            _check_dose(model, dose)
-        self.label = None if labels is None else category_code(model, REGISTRY_KEYS.LABELS_KEY, labels)
-        self.batch = -1 if batch is None else category_code(model, REGISTRY_KEYS.BATCH_KEY, batch)
+            _check_dose(known, dose)
+        self.label = None if labels is None else category_code("label", known.labels, labels)
+        self.batch = -1 if batch is None else category_code("batch", known.batches, batch)
 
-    def __call__(self, tensors: dict[str, torch.Tensor]) -> tuple[Groups, Groups]:
+    def __call__(self, inputs: Inputs) -> tuple[Groups, Groups]:
         """Return the own and the wanted group of each cell."""
-        design = tensors[CFMVC_REGISTRY_KEYS.PERTURBATION_KEY].cpu().numpy()
-        label = tensors[REGISTRY_KEYS.LABELS_KEY].long().cpu().numpy().ravel()
-        sample = tensors[CFMVC_REGISTRY_KEYS.SAMPLE_KEY].long().cpu().numpy().ravel() if self.has_samples else None
+        design, keys = inputs[CFMVC_REGISTRY_KEYS.PERTURBATION_KEY], CFMVC_REGISTRY_KEYS
+        label = inputs[keys.LABELS_KEY].astype(np.int64).ravel()
+        sample = inputs[keys.SAMPLE_KEY].astype(np.int64).ravel() if self.has_samples else None
         own_context = self.contexts.encode(label, sample)
         context = own_context
         if self.label is not None:
@@ -74,7 +101,7 @@ class Change:
         wanted_batch = np.full(len(label), self.batch)
         own_batch = wanted_batch
         if self.batch >= 0:
-            own_batch = tensors[REGISTRY_KEYS.BATCH_KEY].long().cpu().numpy().ravel()
+            own_batch = inputs[keys.BATCH_KEY].astype(np.int64).ravel()
         return Groups.of(design, own_context, own_batch), Groups.of(self._wanted(design), context, wanted_batch)
 
     def _wanted(self, design: np.ndarray) -> np.ndarray:
@@ -83,7 +110,7 @@ class Change:
         return design if self.dose is None else np.where(design > 0, np.float32(self.dose), design)
 
 
-def asked_design(model: Any, perturbation: str, dose: float | None) -> NDArray[np.float32]:
+def asked_design(known: Known, perturbation: str, dose: float | None) -> NDArray[np.float32]:
     """Return the design row `(perturbations,)` of a condition.
 
     Raises
@@ -93,23 +120,18 @@ def asked_design(model: Any, perturbation: str, dose: float | None) -> NDArray[n
     DataError
         If the dose is not a number >= 0, or the model was trained without doses.
     """
-    if model.vocabulary is None:
-        raise DataError(
-            "The model was trained without perturbations; pass perturbation_key= to setup_anndata and train."
-        )
     if dose is not None:
-        _check_dose(model, dose)
-    return model.vocabulary.design(str(perturbation), dose)[0]
+        _check_dose(known, dose)
+    return known.vocabulary.design(str(perturbation), dose)[0]
 
 
-def category_code(model: Any, key: str, name: str) -> int:
-    """Return the code of a registered category; UnknownConditionError if there is none of this name."""
-    known = [str(value) for value in model.get_state_registry(key)["categorical_mapping"]]
-    check_key(str(name), known, f"the registered {_KINDS[key]} categories")
-    return known.index(str(name))
+def category_code(kind: str, names: Sequence[str], name: str) -> int:
+    """Return the code of a registered label, batch or sample; UnknownConditionError if there is none of this name."""
+    check_key(str(name), names, f"the registered {kind} categories")
+    return names.index(str(name))
 
 
-def asked_contexts(model: Any, labels: str | None, sample: str | None) -> NDArray[np.int64]:
+def asked_contexts(known: Known, labels: str | None, sample: str | None) -> NDArray[np.int64]:
     """Return the codes of the contexts of a label, of a sample, of both, or all that have control cells.
 
     Raises
@@ -119,27 +141,26 @@ def asked_contexts(model: Any, labels: str | None, sample: str | None) -> NDArra
     DataError
         If a sample is asked for and none are registered.
     """
-    reference: Reference = model._reference
-    contexts = reference.contexts
-    if sample is not None and not model._has_samples:
+    reference, contexts = known.reference, known.contexts
+    if sample is not None and known.samples is None:
         raise DataError("sample= is given, but no samples are registered; pass sample_key= to setup_anndata and train.")
     chosen = np.ones(contexts.n_contexts, dtype=bool)
     if labels is not None:
-        chosen &= np.array(contexts.label) == category_code(model, REGISTRY_KEYS.LABELS_KEY, labels)
+        chosen &= np.array(contexts.label) == category_code("label", known.labels, labels)
     if sample is not None:
-        chosen &= np.array(contexts.sample) == category_code(model, CFMVC_REGISTRY_KEYS.SAMPLE_KEY, sample)
+        chosen &= np.array(contexts.sample) == category_code("sample", known.samples or (), sample)
     codes = np.intersect1d(np.flatnonzero(chosen), reference.control_contexts)
     if not len(codes):
         asked = " | ".join(name for name in (labels, sample) if name is not None)
-        known = ", ".join(contexts.names[code] for code in reference.control_contexts[:5])
+        others = ", ".join(contexts.names[code] for code in reference.control_contexts[:5])
         raise UnknownConditionError(
             f"No control cells of '{asked}' in training, so nothing can be drawn there. Contexts with control cells: "
-            f"{known}{', ...' if len(reference.control_contexts) > 5 else ''}."
+            f"{others}{', ...' if len(reference.control_contexts) > 5 else ''}."
         )
     return codes
 
 
-def levels(model: Any, cells: CellBatch) -> dict[Group, Level]:
+def levels(known: Known, cells: CellBatch) -> dict[Group, Level]:
     """Return the level of each group asked for, of cells that are to change.
 
     Raises
@@ -152,39 +173,39 @@ def levels(model: Any, cells: CellBatch) -> dict[Group, Level]:
     found = {}
     for own, wanted, _ in cells.pairs():
         if own != wanted:
-            level_of(model, own)
-            found[wanted] = level_of(model, wanted)
+            level_of(known, own)
+            found[wanted] = level_of(known, wanted)
     return found
 
 
-def level_of(model: Any, group: Group) -> Level:
+def level_of(known: Known, group: Group) -> Level:
     """Return the level of a group; errors as in `levels`."""
-    missing = model._reference.missing_parts(group.row)
+    missing = known.reference.missing_parts(group.row)
     if missing:
-        name, part = model.vocabulary.names(group.row)[0], model.vocabulary.perturbations[missing[0]]
+        name, part = known.vocabulary.names(group.row)[0], known.vocabulary.perturbations[missing[0]]
         raise UnknownConditionError(
             f"{name!r} was not seen in training, and neither was {part!r} by itself, so what it does alone is not "
             f"known ({len(missing)} such). Train with cells of it alone, or describe it by features in adata.uns, "
             "named by perturbation_embeddings_key= of setup_anndata."
         )
-    return model._reference.level(group.row, group.context)
+    return known.reference.level(group.row, group.context)
 
 
-def asked_indices(indices: Sequence[int] | None, data: AnnData) -> NDArray[np.int64]:
+def asked_indices(indices: Sequence[int] | None, n_cells: int) -> NDArray[np.int64]:
     """Return the positions of the cells asked about, given as None (all), positions or a mask; DataError if unfit."""
     if indices is None:
-        return np.arange(data.n_obs)
+        return np.arange(n_cells)
     array = np.asarray(indices)
-    if array.dtype == bool and array.shape != (data.n_obs,):
-        raise DataError(f"indices is a mask of shape {array.shape} for {data.n_obs} cells; give one value per cell.")
+    if array.dtype == bool and array.shape != (n_cells,):
+        raise DataError(f"indices is a mask of shape {array.shape} for {n_cells} cells; give one value per cell.")
     if array.size and array.dtype.kind not in "biu":
         raise DataError(f"indices has type {array.dtype}; pass positions of cells or a boolean mask.")
     chosen = np.flatnonzero(array) if array.dtype == bool else array.astype(np.int64).reshape(-1)
     if len(chosen) == 0:
         raise DataError("No cells were asked about: indices is empty.")
-    outside = chosen[(chosen < 0) | (chosen >= data.n_obs)]
+    outside = chosen[(chosen < 0) | (chosen >= n_cells)]
     if len(outside):
-        raise DataError(f"{len(outside)} indices are outside 0 .. {data.n_obs - 1}, first {outside[0]}.")
+        raise DataError(f"{len(outside)} indices are outside 0 .. {n_cells - 1}, first {outside[0]}.")
     if len(np.unique(chosen)) < len(chosen):
         raise DataError(
             f"indices names {len(chosen) - len(np.unique(chosen))} cells again; name each once, use n_samples."
@@ -192,14 +213,18 @@ def asked_indices(indices: Sequence[int] | None, data: AnnData) -> NDArray[np.in
     return chosen
 
 
-def check_output(output: str) -> None:
-    """Refuse an output that does not exist."""
+def check_question(output: str, heterogeneity: float = 1.0, n_samples: int = 1) -> None:
+    """Refuse an output that does not exist, a heterogeneity that is no share, and draws of what is not drawn."""
     if output not in OUTPUTS:
         raise DataError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}.")
+    if not 0 <= heterogeneity <= 1:
+        raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
+    if n_samples < 1 or (n_samples > 1 and output != "counts"):
+        raise DataError(f"n_samples is {n_samples}; more than one draw goes with output='counts'.")
 
 
-def _check_dose(model: Any, dose: float) -> None:
-    if model._setup_argument("dose_key") is None:
+def _check_dose(known: Known, dose: float) -> None:
+    if not known.has_doses:
         raise DataError(
             f"dose is {dose}, but no doses are registered; pass dose_key= to setup_anndata and train, or leave it."
         )
