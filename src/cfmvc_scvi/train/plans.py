@@ -38,9 +38,9 @@ class _FiniteGuard(pl.LightningModule):
         """Check the gradients, but for float16, where lightning's scaler expects and skips infinite ones."""
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if gradients and self.trainer.precision != "16-mixed":
-            largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
-            if not torch.isfinite(largest):
-                raise self.error(f"gradient became {largest.item()}")
+            norm = torch.nn.utils.get_total_norm(gradients)  # that of order 2 is many times faster than the largest
+            if not torch.isfinite(norm) and not all(torch.isfinite(gradient).all() for gradient in gradients):
+                raise self.error(f"gradient became {norm.item()}")
 
     def on_train_epoch_end(self) -> None:
         """Check the weights, also those that no loss depends on."""
