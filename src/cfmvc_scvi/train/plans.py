@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cfmvc_scvi.errors import NonFiniteError
 from cfmvc_scvi.module import CFMVCModule, flow_matching_loss
+from cfmvc_scvi.train.joint import MinibatchCoupler
 from cfmvc_scvi.train.stages import Stage
 
 __all__ = ["FlowPlan", "JointPlan", "RepresentationPlan"]
@@ -251,6 +252,11 @@ class JointPlan(RepresentationPlan):
     ) -> None:
         super().__init__(module, lr=lr, **kwargs)
         self.couple, self.flow_weight = couple, flow_weight
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the coupler, which rests on the latents that the stage began with."""
+        if isinstance(self.couple, MinibatchCoupler):
+            checkpoint["coupler"] = self.couple.state()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the joint loss of the minibatch."""
