@@ -31,11 +31,13 @@ from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.plan import Observation
 from cfmvc_scvi.model.question import (
     Change,
+    asked_cells,
     asked_contexts,
     asked_design,
     asked_indices,
     category_code,
     check_output,
+    check_scales,
     level_of,
     levels,
 )
@@ -67,6 +69,7 @@ class CounterfactualMixin(ModelPart):
         seed: int | None = None,
         batch_size: int | None = None,
         key_added: str | None = None,
+        strength: float = 1.0,
         guidance_scale: float = 1.0,
         heterogeneity: float = 1.0,
         solver: SolverConfig | None = None,
@@ -110,8 +113,13 @@ class CounterfactualMixin(ModelPart):
         key_added
             Also write the result into the data given: `layers[key]`, `obsm["X_" + key]` and `uns[key]`; NaN (zero
             counts) for cells not asked about.
+        strength
+            Partial effect, in [0, 1.5]: how far each cell goes from what it is (0, the very cell) to its counterfactual
+            (1), along the straight line in the latent and in the mean log1p CP10k; beyond 1 it goes further on. For
+            partial knock-down or inhibition whose dose is not known; where doses were measured, ask for a `dose`.
         guidance_scale
-            Strength of the flow's effect; 1 is off.
+            Factor of the effect in the velocity of the flow; 1 is off. Other than `strength` it leaves the expected
+            effect of a context as it is, and changes how cells differ in it.
         heterogeneity
             Share, in [0, 1], of the flow's differences between the cells of a context that goes into their rates. 0
             is the empirical-Bayes mean and the coupling alone; 1 trusts the flow fully, best for single cells where
@@ -144,8 +152,7 @@ class CounterfactualMixin(ModelPart):
         """
         self._require_flow()
         check_output(output)
-        if not 0 <= heterogeneity <= 1:
-            raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
+        check_scales(heterogeneity, guidance_scale, strength, batch)
         if n_samples < 1 or (n_samples > 1 and (key_added is not None or output != "counts")):
             raise DataError(
                 f"n_samples is {n_samples}; more than one draw goes with output='counts' and without key_added."
@@ -155,13 +162,14 @@ class CounterfactualMixin(ModelPart):
         data = self._query(adata)
         chosen = asked_indices(indices, data)
         seed = _seed(seed)
-        engine = self._engine(guidance_scale, solver)
+        engine = self._engine(guidance_scale, solver, strength)
         observations = [Observation(engine, heterogeneity, seed, draw) for draw in range(n_samples)]
         change = Change(self, perturbation, dose, labels, batch)
         cells = self._cells(engine, data, chosen, change, batch_size or _PREDICTION_BATCH)
         result, seen = self._predicted(data, chosen, cells, observations, output, trust)
         arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
-        more = {"n_samples": n_samples, "seed": seed, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
+        scales = {"strength": strength, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
+        more = {"n_samples": n_samples, "seed": seed, **scales}
         result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
         if key_added is not None:
             write_back(self._rna(data if adata is None else adata), result, chosen, key_added)
@@ -259,11 +267,9 @@ class CounterfactualMixin(ModelPart):
         if self.minified_data_type is not None:
             raise UnsupportedError("The counts of this model's data were minified away; predict with the full data.")
 
-    def _engine(self, guidance_scale: float, solver: SolverConfig | None) -> Engine:
-        flow_coordinates = self._in_flow_coordinates
-        return Engine(
-            self.module, self._reference, self.source_, flow_coordinates, solver or SolverConfig(), guidance_scale
-        )
+    def _engine(self, guidance_scale: float, solver: SolverConfig | None, strength: float = 1.0) -> Engine:
+        networks = (self.module, self._reference, self.source_, self._in_flow_coordinates)
+        return Engine(*networks, solver or SolverConfig(), guidance_scale, strength)
 
     def _query(self, adata: AnnData | None) -> Any:
         """Return validated cells; those that training has not seen are checked as setup does."""
@@ -308,10 +314,11 @@ class CounterfactualMixin(ModelPart):
         seen: dict[Group, Level] = {}
         for cells in minibatches:
             seen |= levels(self, cells)
-            observed, moved = observations[0].engine.latents(cells)
-            latents.append(torch.stack([observed, moved])[:, :, : self.module.n_intrinsic].float().cpu().numpy())
             own += [cells.own.kinds[code] for code in cells.own.code]
             wanted += [cells.wanted.kinds[code] for code in cells.wanted.code]
+            cells = asked_cells(self, cells, observations[0].engine.strength)
+            observed, moved = observations[0].engine.latents(cells)
+            latents.append(torch.stack([observed, moved])[:, :, : self.module.n_intrinsic].float().cpu().numpy())
             if output != "latent":
                 for block, observation in zip(blocks, observations, strict=True):
                     block.append(observation.matrix(cells, observed, moved, output))

@@ -43,7 +43,9 @@ class Engine:
     solver
         Method and steps of the ODE.
     guidance_scale
-        Strength of the effect; 1 is off.
+        Factor of the flow's effect; 1 is off.
+    strength
+        Share of the way from the cell as it is to its counterfactual; 1 is all of it.
     residual_damping
         Share of the flow's mean residual over a group that is kept.
     solutions
@@ -56,6 +58,7 @@ class Engine:
     in_flow_coordinates: Callable[[np.ndarray], np.ndarray]
     solver: SolverConfig
     guidance_scale: float = 1.0
+    strength: float = 1.0
     residual_damping: float = 0.5
     solutions: list[Solution] = field(default_factory=list)
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -95,9 +98,12 @@ class Engine:
         if not len(changed):
             return z, z
         others = cells.take(changed)
-        moved = self._transport(self.module.standardise(z[changed, :n]), others)
+        u = self.module.standardise(z[changed, :n])
+        moved = self._transport(u, others)
         for own, wanted, rows in others.pairs():
             moved[rows] -= (1 - self.residual_damping) * self.residual_mean(own, wanted)
+        if self.strength != 1:
+            moved = u + self.strength * (moved - u)
         result = z.clone()
         result[changed, :n] = self.module.unstandardise(moved)
         result[:, n:] = self._technical(cells, z)
