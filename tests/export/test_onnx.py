@@ -33,6 +33,7 @@ OPTIONS = {
     "normalized": {**ASKED, "output": "normalized"},
     "latent": {**ASKED, "output": "latent"},
     "draws": {**ASKED, "n_samples": 2},
+    "a part of the effect": {**ASKED, "strength": 0.4},
     "guidance": {**ASKED, "guidance_scale": 1.7},
     "no heterogeneity": {**ASKED, "heterogeneity": 0.0},
     "euler": {**ASKED, "solver": SolverConfig("euler", 7)},

@@ -23,6 +23,9 @@ OPTIONS = {
     "normalized": {"perturbation": "A+B", "dose": 2.0, "output": "normalized"},
     "latent": {"perturbation": "A", "dose": 0.5, "output": "latent"},
     "draws": {"perturbation": "A", "dose": 2.0, "n_samples": 2},
+    "a part of the effect": {"perturbation": "A", "dose": 2.0, "strength": 0.4},
+    "beyond the effect": {"perturbation": "B", "dose": 0.5, "strength": 1.3, "output": "rate"},
+    "no effect": {"perturbation": "B", "strength": 0.0},
     "guidance": {"perturbation": "A", "dose": 2.0, "guidance_scale": 1.7},
     "no heterogeneity": {"perturbation": "A", "dose": 2.0, "heterogeneity": 0.0},
     "some heterogeneity": {"perturbation": "A", "dose": 2.0, "heterogeneity": 0.4, "output": "rate"},
@@ -103,7 +106,14 @@ def test_many_kinds_of_questions_leave_no_more_behind_than_few(torch_bundle: Bun
     assert len(torch_bundle._observations) <= 4
 
 
-@pytest.mark.parametrize("option", [{"trust": True}, {"key_added": "x"}, {"indices": [1]}, {"batch_size": 3}])
+@pytest.mark.parametrize(
+    "option", [{"trust": True}, {"key_added": "x"}, {"indices": [1]}, {"batch_size": 3}, {"out": "x.h5ad"}]
+)
 def test_what_is_not_supported_is_refused_by_name(torch_bundle: Bundle, few: ad.AnnData, option: dict) -> None:
     with pytest.raises(UnsupportedError, match=f"support {next(iter(option))}"):
         torch_bundle.counterfactual(few, perturbation="A", **option)
+
+
+def test_one_perturbation_at_a_time(torch_bundle: Bundle, few: ad.AnnData) -> None:
+    with pytest.raises(UnsupportedError, match="one perturbation at a time"):
+        torch_bundle.counterfactual(few, perturbation=["A", "B"])  # type: ignore[arg-type]

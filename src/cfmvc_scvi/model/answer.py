@@ -15,25 +15,17 @@ from numpy.typing import NDArray
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model.cells import Group, Groups
-from cfmvc_scvi.model.prediction import draw_names, group_names
+from cfmvc_scvi.model.prediction import group_names
 from cfmvc_scvi.model.question import Known
 from cfmvc_scvi.model.virtual import VirtualCells
 
-__all__ = [
-    "check_target",
-    "condition_columns",
-    "installed_versions",
-    "stacked",
-    "virtual_cells",
-    "with_matrix",
-    "write_back",
-]
+__all__ = ["check_target", "condition_columns", "installed_versions", "virtual_cells", "with_matrix", "write_back"]
 
 _DRAWN_AT_A_TIME = 1024
 _PACKAGES = ("cfmvc-scvi", "scvi-tools", "torch", "anndata")
 
 
-def condition_columns(known: Known, groups: Sequence[Group], prefix: str) -> dict[str, pd.Categorical]:
+def condition_columns(known: Known, groups: Groups, prefix: str) -> dict[str, pd.Categorical]:
     """Return the columns ``<prefix>_condition`` and ``<prefix>_context`` of cells of these groups."""
     conditions, contexts = group_names(known, groups)
     return {f"{prefix}_condition": pd.Categorical(conditions), f"{prefix}_context": pd.Categorical(contexts)}
@@ -64,7 +56,7 @@ def virtual_cells(
             order.append(part)
     stack = sp.vstack if output == "counts" else np.vstack
     matrix = None if output == "latent" else stack(blocks)[np.argsort(np.concatenate(order))]
-    obs = pd.DataFrame(condition_columns(model._known, groups, "target"), index=names.astype(object))
+    obs = pd.DataFrame(condition_columns(model._known, code, "target"), index=names.astype(object))
     obs["reference_cell"] = model._reference.panel.names[rows].astype(object)
     obs = obs.assign(**_registered_columns(model, groups, rows))
     result = with_matrix(matrix, obs, pd.DataFrame(index=model._var_names.astype(object)))
@@ -88,22 +80,6 @@ def _registered_columns(model: Any, groups: Sequence[Group], rows: NDArray[np.in
             code = np.where(batch >= 0, batch, code)
         columns[column] = pd.Categorical(np.asarray(model.get_state_registry(key)["categorical_mapping"])[code])
     return columns
-
-
-def stacked(draws: Sequence[AnnData]) -> AnnData:
-    """Return several draws of the same cells below each other, numbered in ``obs["draw"]``."""
-    if len(draws) == 1:
-        return draws[0]
-    for number, draw in enumerate(draws):
-        draw.obs["draw"] = number
-        draw.obs_names = draw_names(draw.obs_names, number)
-    first = draws[0]
-    result = AnnData(
-        sp.vstack([draw.X for draw in draws], format="csr"), obs=pd.concat([draw.obs for draw in draws]), var=first.var
-    )
-    for key in first.obsm:
-        result.obsm[key] = np.vstack([draw.obsm[key] for draw in draws])
-    return result
 
 
 def installed_versions() -> dict[str, str]:

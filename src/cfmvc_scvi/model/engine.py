@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.model.cells import CellBatch, Group, Groups
 from cfmvc_scvi.model.networks import Networks, Solved
 from cfmvc_scvi.model.reference import Reference
-from cfmvc_scvi.model.transport import ConditionArrays, advance, transport
+from cfmvc_scvi.model.transport import ConditionArrays, abduct, advance, transport
 
 __all__ = ["Engine", "flow_coordinates"]
 
@@ -46,7 +46,9 @@ class Engine:
     solver
         Method and steps of the ODE.
     guidance_scale
-        Strength of the effect; 1 is off.
+        Factor of the flow's effect; 1 is off.
+    strength
+        Share of the way from the cell as it is to its counterfactual; 1 is all of it.
     residual_damping
         Share of the flow's mean residual over a group that is kept.
     n_solved, n_evaluations
@@ -58,6 +60,7 @@ class Engine:
     source: Literal["control", "noise"]
     solver: SolverConfig
     guidance_scale: float = 1.0
+    strength: float = 1.0
     residual_damping: float = 0.5
     n_solved: int = 0
     n_evaluations: int = 0
@@ -91,18 +94,49 @@ class Engine:
         The mean of the flow's residual over a group is damped, its spread kept; a cell asked for under its own
         condition keeps its latent bit for bit.
         """
+        z, moved = self.latents_under(cells, [cells.wanted])
+        return z, moved[0]
+
+    def latents_under(self, cells: CellBatch, wanted: Sequence[Groups]) -> tuple[Array, list[Array]]:
+        """Return the observed latents, and the counterfactual ones under each of several groups; as `latents`.
+
+        Cells are encoded, and their sources sought, once.
+        """
         z, n = self.encode(cells), self.networks.n_intrinsic
-        changed = np.flatnonzero(cells.changed())
-        if not len(changed):
-            return z, z
-        others = cells.take(changed)
-        moved = self._transport(self.standardise(z[changed, :n]), others)
-        for own, wanted, rows in others.pairs():
-            moved[rows] -= (1 - self.residual_damping) * self.residual_mean(own, wanted)
+        asked = [cells.asked(groups) for groups in wanted]
+        changed = [np.flatnonzero(each.changed()) for each in asked]
+        origin, rows = z[:, :n], np.unique(np.concatenate(changed))
+        if len(rows):
+            origin = origin.copy()
+            origin[rows] = self._abducted(self.standardise(z[rows, :n]), cells, rows)
+        return z, [
+            self._moved(each, z, origin, mine) if len(mine) else z for each, mine in zip(asked, changed, strict=True)
+        ]
+
+    def _abducted(self, u: Array, cells: CellBatch, rows: NDArray[np.int64]) -> Array:
+        """Return the sources of these rows of the cells, whose latents in the flow's coordinates are `u`."""
+        niche = None if cells.niche is None else cells.niche[rows]
+        own = self._conditions(cells.own.take(rows), niche)
+        origin, solutions = abduct(self._solve, u, own, source=self.source)
+        self._record(solutions)
+        return origin
+
+    def _moved(self, cells: CellBatch, z: Array, origin: Array, rows: NDArray[np.int64]) -> Array:
+        """Return the latents of cells of which these rows change, from their sources `origin`."""
+        n = self.networks.n_intrinsic
+        niche = None if cells.niche is None else cells.niche[rows]
+        own, groups = cells.own.take(rows), cells.wanted.take(rows)
+        u, solutions = advance(self._solve, origin[rows], self._conditions(groups, niche), **self._options)
+        self._record(solutions)
+        for (before, after), members in own.pairs(groups).items():
+            u[members] -= (1 - self.residual_damping) * self.residual_mean(before, after)
+        if self.strength != 1:
+            start = self.standardise(z[rows, :n])
+            u = start + self.strength * (u - start)
         result = z.copy()
-        result[changed, :n] = self.unstandardise(moved)
+        result[rows, :n] = self.unstandardise(u)
         result[:, n:] = self._technical(cells, z)
-        return z, result
+        return result
 
     def encode(self, cells: CellBatch) -> Array:
         """Return the posterior means `(cells, n_intrinsic + n_technical)`."""

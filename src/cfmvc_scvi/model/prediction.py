@@ -1,102 +1,91 @@
-"""From cells and the condition asked for to their counterfactuals, as arrays: the same with torch and without."""
+"""Answers to a question about cells, as arrays: the same code with torch and without."""
 
 from __future__ import annotations
 
 import datetime
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from cfmvc_scvi.config import SolverConfig
-from cfmvc_scvi.model.cells import CellBatch, Group
+from cfmvc_scvi.model.cells import CellBatch, Groups
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.plan import Observation
-from cfmvc_scvi.model.question import Known, levels
+from cfmvc_scvi.model.question import Known
 
-__all__ = ["Predicted", "chosen_seed", "draw_names", "group_names", "predicted", "provenance"]
+__all__ = [
+    "OBSERVED_KEY",
+    "Parts",
+    "answered",
+    "chosen_seed",
+    "draw_names",
+    "gathered",
+    "group_names",
+    "provenance",
+]
 
+OBSERVED_KEY = "obsm/X_cfmvc"
 
-@dataclass(frozen=True)
-class Predicted:
-    """Counterfactuals of cells.
-
-    Attributes
-    ----------
-    before, after
-        `(cells, n_intrinsic)` latents, observed and counterfactual.
-    own, wanted
-        The group of each cell, and the one asked for.
-    draws
-        `(cells, genes)` matrices, one per draw of the noise; none where only latents are asked for.
-    levels
-        Expected level of each group asked for, of cells that change.
-    """
-
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
-    own: list[Group]
-    wanted: list[Group]
-    draws: list[sp.csr_matrix | NDArray[np.float64]]
-    levels: dict[Group, Level]
-
-    def take(self, rows: slice) -> Predicted:
-        """Return these cells, with the levels of the groups that they were asked for."""
-        own, wanted = self.own[rows], self.wanted[rows]
-        moved = {target for source, target in zip(own, wanted, strict=True) if source != target}
-        levels = {group: self.levels[group] for group in self.levels if group in moved}
-        draws = [draw[rows] for draw in self.draws]
-        return Predicted(self.before[rows], self.after[rows], own, wanted, draws, levels)
+#: Pieces of an AnnData by their place in it, such as ``"layers/A"``: CSR counts, or dense.
+Parts: TypeAlias = dict[str, Any]
 
 
-def predicted(
-    known: Known, observations: Sequence[Observation], minibatches: Iterable[CellBatch], output: str
-) -> Predicted:
-    """Predict cells, minibatch by minibatch.
+def answered(
+    batch: CellBatch, wanted: Mapping[str | None, Groups], observations: Sequence[Observation], output: str
+) -> Parts:
+    """Return the answers for a minibatch of cells.
 
     Parameters
     ----------
-    known
-        What the model knows.
+    batch
+        The cells, with their own groups.
+    wanted
+        Groups that they are taken to, by the name of the answer; one answer alone has no name.
     observations
         One per draw of the noise, all with one engine.
-    minibatches
-        The cells, at least one, with their own and the wanted groups.
     output
         As in `CFMVC.predict_counterfactual`.
 
     Raises
     ------
-    UnknownConditionError
-        If a context has no control cells, or a part of a condition was never seen and has no features.
     NonFiniteError
         If the ODE leaves the finite numbers.
     """
     engine = observations[0].engine
-    blocks: list[list[Any]] = [[] for _ in observations]
-    latents, own, wanted = [], [], []
-    seen: dict[Group, Level] = {}
-    for cells in minibatches:
-        seen |= levels(known, cells)
-        observed, moved = engine.latents(cells)
-        latents.append(np.stack([observed, moved])[:, :, : engine.networks.n_intrinsic].astype(np.float32))
-        own += [cells.own.kinds[code] for code in cells.own.code]
-        wanted += [cells.wanted.kinds[code] for code in cells.wanted.code]
-        if output != "latent":
-            for block, observation in zip(blocks, observations, strict=True):
-                block.append(observation.matrix(cells, observed, moved, output))
-    before, after = np.concatenate(latents, axis=1)
-    stack = sp.vstack if output == "counts" else np.vstack
-    return Predicted(before, after, own, wanted, [stack(block) for block in blocks if block], seen)
+    observed, moved = engine.latents_under(batch, list(wanted.values()))
+    n = engine.networks.n_intrinsic
+    parts: Parts = {OBSERVED_KEY: observed[:, :n].astype(np.float32)}
+    for (name, groups), latents in zip(wanted.items(), moved, strict=True):
+        place = "obsm/X_cfmvc_counterfactual" if name is None else f"obsm/X_{name}"
+        parts[place] = latents[:, :n].astype(np.float32)
+        for observation in observations if output != "latent" else ():
+            matrix = observation.matrix(batch.asked(groups), observed, latents, output)
+            place = f"layers/{name}" if name is not None else f"X {observation.draw}" if observation.draw else "X"
+            parts[place] = matrix.astype(np.float32)
+    return parts
 
 
-def group_names(known: Known, groups: Sequence[Group]) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-    """Return the name of the condition and of the context of each group, `(groups,)` each."""
-    kinds = {group: position for position, group in enumerate(dict.fromkeys(groups))}
-    code = np.array([kinds[group] for group in groups], dtype=np.int64)
+def gathered(chunks: Iterable[Parts]) -> Parts:
+    """Return the parts of all chunks below each other."""
+    blocks = defaultdict(list)
+    for chunk in chunks:
+        for place, block in chunk.items():
+            blocks[place].append(block)
+    return {
+        place: sp.vstack(found, format="csr") if sp.issparse(found[0]) else np.concatenate(found)
+        for place, found in blocks.items()
+    }
+
+
+def group_names(known: Known, groups: Groups) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """Return the names of the condition and of the context of each cell, `(cells,)` each."""
+    found, code = np.unique(groups.code, return_inverse=True)
+    kinds = [groups.kinds[number] for number in found]
     conditions = known.vocabulary.names(np.stack([group.row for group in kinds]), known.has_doses)
     contexts = [known.contexts.names[group.context] for group in kinds]
     return np.array(conditions, dtype=object)[code], np.array(contexts, dtype=object)[code]
@@ -130,9 +119,10 @@ def provenance(
     }
 
 
-def draw_names(names: Iterable[str], draw: int) -> list[str]:
-    """Return the names of the cells of a draw: their own for the first, else with its number."""
-    return [f"{name}-{draw}" if draw else str(name) for name in names]
+def draw_names(names: Iterable[str], n_draws: int) -> list[str]:
+    """Return the names of the cells of all draws: their own in the first, then with the number of the draw."""
+    known = list(names)
+    return [*known, *(f"{name}-{draw}" for draw in range(1, n_draws) for name in known)]
 
 
 def chosen_seed(seed: int | None) -> int:

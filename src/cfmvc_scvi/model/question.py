@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.data import Contexts, Vocabulary, check_key
 from cfmvc_scvi.errors import DataError, UnknownConditionError
-from cfmvc_scvi.model.cells import CellBatch, Group, Groups
+from cfmvc_scvi.model.cells import Group, Groups
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.networks import Inputs
 from cfmvc_scvi.model.reference import Reference
@@ -22,14 +22,18 @@ __all__ = [
     "Known",
     "asked_contexts",
     "asked_design",
+    "asked_groups",
     "asked_indices",
+    "asked_perturbations",
     "category_code",
-    "check_question",
+    "check_output",
+    "check_scales",
     "level_of",
     "levels",
 ]
 
 OUTPUTS = ("counts", "rate", "normalized", "latent")
+_MOST_STRENGTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Known:
 
 
 class Change:
-    """Turns the registered condition of each cell of a minibatch into the one asked for.
+    """Turns the registered condition of each cell into the one asked for.
 
     Parameters
     ----------
@@ -89,25 +93,32 @@ class Change:
         self.label = None if labels is None else category_code("label", known.labels, labels)
         self.batch = -1 if batch is None else category_code("batch", known.batches, batch)
 
-    def __call__(self, inputs: Inputs) -> tuple[Groups, Groups]:
-        """Return the own and the wanted group of each cell."""
-        design, keys = inputs[CFMVC_REGISTRY_KEYS.PERTURBATION_KEY], CFMVC_REGISTRY_KEYS
-        label = inputs[keys.LABELS_KEY].astype(np.int64).ravel()
-        sample = inputs[keys.SAMPLE_KEY].astype(np.int64).ravel() if self.has_samples else None
-        own_context = self.contexts.encode(label, sample)
-        context = own_context
-        if self.label is not None:
-            context = self.contexts.encode(np.full_like(label, self.label), sample)
-        wanted_batch = np.full(len(label), self.batch)
-        own_batch = wanted_batch
-        if self.batch >= 0:
-            own_batch = inputs[keys.BATCH_KEY].astype(np.int64).ravel()
-        return Groups.of(design, own_context, own_batch), Groups.of(self._wanted(design), context, wanted_batch)
+    def own(self, inputs: Inputs) -> Groups:
+        """Return the group of each cell, from its design and its codes; without a batch where none is asked for."""
+        keys = CFMVC_REGISTRY_KEYS
+        design, label = inputs[keys.PERTURBATION_KEY], _codes(inputs[keys.LABELS_KEY])
+        sample = _codes(inputs[keys.SAMPLE_KEY]) if self.has_samples else None
+        batch = np.full(len(label), -1) if self.batch < 0 else _codes(inputs[keys.BATCH_KEY])
+        return Groups.of(design, self.contexts.encode(label, sample), batch)
 
-    def _wanted(self, design: np.ndarray) -> np.ndarray:
+    def wanted(self, own: Groups) -> Groups:
+        """Return the groups asked for, of cells with these groups."""
+        context = np.array([group.context for group in own.kinds])
+        if self.label is not None:
+            sample = np.array(self.contexts.sample)[context] if self.has_samples else None
+            context = self.contexts.encode(np.full_like(context, self.label), sample)
+        design = np.stack([self._wanted(group.row) for group in own.kinds])
+        kinds = Groups.of(design, context, np.full(len(context), self.batch))
+        return Groups(kinds.kinds, kinds.code[own.code])
+
+    def _wanted(self, design: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.design is not None:
-            return np.tile(self.design, (len(design), 1))
+            return self.design
         return design if self.dose is None else np.where(design > 0, np.float32(self.dose), design)
+
+
+def _codes(values: NDArray) -> NDArray[np.int64]:
+    return np.asarray(values).reshape(-1).astype(np.int64)
 
 
 def asked_design(known: Known, perturbation: str, dose: float | None) -> NDArray[np.float32]:
@@ -160,7 +171,7 @@ def asked_contexts(known: Known, labels: str | None, sample: str | None) -> NDAr
     return codes
 
 
-def levels(known: Known, cells: CellBatch) -> dict[Group, Level]:
+def levels(known: Known, own: Groups, wanted: Groups) -> dict[Group, Level]:
     """Return the level of each group asked for, of cells that are to change.
 
     Raises
@@ -171,10 +182,10 @@ def levels(known: Known, cells: CellBatch) -> dict[Group, Level]:
         If features are to tell of a part, and fewer than three perturbations were seen by themselves.
     """
     found = {}
-    for own, wanted, _ in cells.pairs():
-        if own != wanted:
-            level_of(known, own)
-            found[wanted] = level_of(known, wanted)
+    for before, after in own.pairs(wanted):
+        if before != after:
+            level_of(known, before)
+            found[after] = level_of(known, after)
     return found
 
 
@@ -189,6 +200,22 @@ def level_of(known: Known, group: Group) -> Level:
             "named by perturbation_embeddings_key= of setup_anndata."
         )
     return known.reference.level(group.row, group.context)
+
+
+def asked_perturbations(perturbation: str | Sequence[str] | None) -> dict[str | None, str | None]:
+    """Return the perturbations asked for by the name of their answer; one alone has no name.
+
+    Raises
+    ------
+    DataError
+        If several are given and there is none, or one twice.
+    """
+    if isinstance(perturbation, str) or not isinstance(perturbation, Iterable):
+        return {None: perturbation}
+    names = [str(name) for name in perturbation]
+    if len(names) != len(set(names)) or not names:
+        raise DataError(f"perturbation is {names}; name at least one, and each once.")
+    return {name: name for name in names}
 
 
 def asked_indices(indices: Sequence[int] | None, n_cells: int) -> NDArray[np.int64]:
@@ -213,14 +240,46 @@ def asked_indices(indices: Sequence[int] | None, n_cells: int) -> NDArray[np.int
     return chosen
 
 
-def check_question(output: str, heterogeneity: float = 1.0, n_samples: int = 1) -> None:
-    """Refuse an output that does not exist, a heterogeneity that is no share, and draws of what is not drawn."""
+def check_output(output: str) -> None:
+    """Refuse an output that does not exist."""
     if output not in OUTPUTS:
         raise DataError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}.")
+
+
+def check_scales(heterogeneity: float, guidance_scale: float, strength: float, batch: str | None) -> None:
+    """Refuse scales of an effect that are out of range, and a part of the way to another batch."""
     if not 0 <= heterogeneity <= 1:
         raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
-    if n_samples < 1 or (n_samples > 1 and output != "counts"):
-        raise DataError(f"n_samples is {n_samples}; more than one draw goes with output='counts'.")
+    if not (np.isfinite(guidance_scale) and guidance_scale >= 0):
+        raise DataError(f"guidance_scale is {guidance_scale}; pass a finite number >= 0 (1 is the flow as trained).")
+    if not 0 <= strength <= _MOST_STRENGTH:
+        raise DataError(f"strength is {strength}; it must lie in [0, {_MOST_STRENGTH}] (1 is the whole effect).")
+    if strength != 1 and batch is not None:
+        raise DataError(
+            f"strength is {strength} and batch is {batch!r}: nothing lies between two batches. Ask for the batch with "
+            "strength=1, and for the partial effect without batch=."
+        )
+
+
+def asked_groups(known: Known, own: Groups, wanted: Groups, strength: float) -> Groups:
+    """Return the groups that cells are taken to: their own where no effect is asked for.
+
+    Raises
+    ------
+    DataError
+        If only a part of an effect is asked of cells whose own condition was not seen in their context.
+    """
+    if strength == 0:
+        return own
+    reference = known.reference
+    for (group, target), rows in own.pairs(wanted).items() if strength != 1 else ():
+        if group != target and reference.group(reference.condition(group.row), group.context) < 0:
+            raise DataError(
+                f"strength is {strength} for {len(rows)} cells of {known.vocabulary.names(group.row)[0]!r} in context "
+                f"'{reference.contexts.names[group.context]}', which training did not see, so the way from there is "
+                "not known. Ask it of control cells, or with strength=1."
+            )
+    return wanted
 
 
 def _check_dose(known: Known, dose: float) -> None:

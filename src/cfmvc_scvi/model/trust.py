@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from cfmvc_scvi.config import CalibrationConfig
-from cfmvc_scvi.model.cells import Group
+from cfmvc_scvi.model.cells import Group, Groups
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.question import Known, level_of
 from cfmvc_scvi.model.reference import Reference
@@ -55,11 +54,13 @@ def trust_of(reference: Reference, answer: Level, context: int) -> float:
     return float(1 / (1 + expected_error(reference, answer, context) ** 2))
 
 
-def trust_of_cells(known: Known, own: Sequence[Group], wanted: Sequence[Group]) -> NDArray[np.float64]:
+def trust_of_cells(known: Known, own: Groups, wanted: Groups) -> NDArray[np.float64]:
     """Trust of the group that each cell was asked for, 1 where that is its own group (cells,)."""
-    moved = {b for a, b in zip(own, wanted, strict=True) if a != b}
-    value = {group: _trust(known, group) for group in moved}
-    return np.array([1.0 if a == b else value[b] for a, b in zip(own, wanted, strict=True)])
+    result = np.ones(len(own.code))
+    for (before, after), rows in own.pairs(wanted).items():
+        if before != after:
+            result[rows] = _trust(known, after)
+    return result
 
 
 def _trust(known: Known, group: Group) -> float:

@@ -16,12 +16,13 @@ from cfmvc_scvi._bounded import BoundedDict
 from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.data import Vocabulary
 from cfmvc_scvi.errors import CorruptModelError, DataError, UnsupportedError
-from cfmvc_scvi.model.cells import CellBatch
+from cfmvc_scvi.model.cells import CellBatch, Group, Groups
 from cfmvc_scvi.model.engine import Engine
+from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.networks import Networks
 from cfmvc_scvi.model.plan import Observation
-from cfmvc_scvi.model.prediction import Predicted, draw_names, group_names, predicted, provenance
-from cfmvc_scvi.model.question import Change, Known
+from cfmvc_scvi.model.prediction import Parts, answered, draw_names, gathered, group_names, provenance
+from cfmvc_scvi.model.question import Change, Known, asked_groups, levels
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.runtime.card import Card
 from cfmvc_scvi.runtime.cells import Cells, Prediction, encoded
@@ -45,7 +46,11 @@ class Asked:
     Attributes
     ----------
     cells
-        With their own and the wanted groups.
+        With their own groups, and those that they are taken to.
+    wanted
+        The groups asked for: those that they are taken to, unless no effect is asked for.
+    levels
+        Expected level of each group asked for, of cells that change.
     question
         What was asked.
     settings
@@ -53,6 +58,8 @@ class Asked:
     """
 
     cells: CellBatch
+    wanted: Groups
+    levels: dict[Group, Level]
     question: Question
     settings: Settings
 
@@ -207,6 +214,7 @@ class Bundle:
         output: Output = "counts",
         n_samples: int = 1,
         seed: int | None = None,
+        strength: float = 1.0,
         guidance_scale: float = 1.0,
         heterogeneity: float = 1.0,
         solver: SolverConfig | None = None,
@@ -219,7 +227,7 @@ class Bundle:
         ----------
         cells, pad_missing
             As of `encode`.
-        perturbation, dose, labels, batch, output, n_samples, seed, guidance_scale, heterogeneity, solver
+        perturbation, dose, labels, batch, output, n_samples, seed, strength, guidance_scale, heterogeneity, solver
             As of `CFMVC.predict_counterfactual`.
         **unsupported
             Its other options, which are refused unless they are None or False.
@@ -243,6 +251,7 @@ class Bundle:
             output,
             n_samples,
             seed,
+            strength,
             guidance_scale,
             heterogeneity,
             solver or self.default_solver,
@@ -255,7 +264,11 @@ class Bundle:
         change = Change(self.known, question.perturbation, question.dose, question.labels, question.batch)
         counts, inputs = encoded(self.card, cells, pad_missing)
         names = np.array([str(name) for name in cells.obs_names], dtype=object)
-        return Asked(CellBatch(inputs, counts, names, *change(inputs)), question, settings)
+        own = change.own(inputs)
+        wanted = change.wanted(own)
+        taken_to = asked_groups(self.known, own, wanted, settings.strength)
+        known = levels(self.known, own, wanted)
+        return Asked(CellBatch(inputs, counts, names, own, taken_to), wanted, known, question, settings)
 
     def answer(self, asked: Sequence[Asked]) -> list[Prediction]:
         """Answer questions of the same settings together: each gets what it would get alone.
@@ -269,8 +282,8 @@ class Bundle:
         ------
         DataError
             If their settings differ.
-        UnknownConditionError, NonFiniteError
-            As `CFMVC.predict_counterfactual`; of one, for all.
+        NonFiniteError
+            If the ODE leaves the finite numbers; of one, for all.
         """
         settings = asked[0].settings
         if any(each.settings != settings for each in asked):
@@ -279,13 +292,14 @@ class Bundle:
         engine = observations[0].engine
         before = engine.solved
         together = asked[0].cells if len(asked) == 1 else CellBatch.concatenate([each.cells for each in asked])
-        parts = (together.take(np.arange(len(together.names))[rows]) for rows in _slices(len(together.names)))
-        everything = predicted(self.known, observations, parts, settings.output)
+        rows = np.arange(len(together.names))
+        batches = (together.take(rows[part]) for part in _slices(len(rows)))
+        everything = gathered(answered(each, {None: each.wanted}, observations, settings.output) for each in batches)
         solved = engine.solved[0] - before[0], engine.solved[1] - before[1]
         ends = np.cumsum([len(each.cells.names) for each in asked])
         starts = ends - [len(each.cells.names) for each in asked]
         return [
-            self._prediction(each, everything.take(slice(start, end)), solved)
+            self._prediction(each, {place: values[start:end] for place, values in everything.items()}, solved)
             for each, start, end in zip(asked, starts, ends, strict=True)
         ]
 
@@ -319,7 +333,12 @@ class Bundle:
         """Return what realises latents in counts, one per draw, with what earlier questions left in their caches."""
         if settings not in self._observations:
             engine = Engine(
-                self.networks, self.known.reference, self.card.source, settings.solver, settings.guidance_scale
+                self.networks,
+                self.known.reference,
+                self.card.source,
+                settings.solver,
+                settings.guidance_scale,
+                settings.strength,
             )
             draws = range(settings.n_samples)
             self._observations[settings] = [
@@ -327,26 +346,27 @@ class Bundle:
             ]
         return self._observations[settings]
 
-    def _prediction(self, asked: Asked, answer: Predicted, solved: tuple[int, int]) -> Prediction:
-        n_draws = max(len(answer.draws), 1)
+    def _prediction(self, asked: Asked, parts: Parts, solved: tuple[int, int]) -> Prediction:
+        n_draws, names = asked.settings.n_samples, asked.cells.names
         obs: dict[str, NDArray] = {}
-        for prefix, groups in (("source", answer.own), ("target", answer.wanted)):
+        for prefix, groups in (("source", asked.cells.own), ("target", asked.wanted)):
             for kind, values in zip(("condition", "context"), group_names(self.known, groups), strict=True):
                 obs[f"{prefix}_{kind}"] = np.tile(values, n_draws)
-        names = [name for draw in range(n_draws) for name in draw_names(asked.cells.names, draw)]
         if n_draws > 1:
-            obs["draw"] = np.repeat(np.arange(n_draws), len(asked.cells.names))
+            obs["draw"] = np.repeat(np.arange(n_draws), len(names))
+        draws = [values for place, values in parts.items() if not place.startswith("obsm/")]
         matrix: Any = None
-        if asked.settings.output == "counts":
-            matrix = sp.vstack(answer.draws, format="csr")
-        elif answer.draws:
-            matrix = np.asarray(answer.draws[0], dtype=np.float32)
+        if draws:
+            matrix = sp.vstack(draws, format="csr") if asked.settings.output == "counts" else draws[0]
+        obsm = {
+            place.removeprefix("obsm/"): np.tile(values, (n_draws, 1))
+            for place, values in parts.items()
+            if place.startswith("obsm/")
+        }
         arguments = asked.question.arguments(asked.settings)
-        levels = answer.levels.values()
-        uns = {"cfmvc": provenance(asked.settings.solver, solved, levels, self.card.versions, arguments)}
-        obsm = {"X_cfmvc": answer.before, "X_cfmvc_counterfactual": answer.after}
-        obsm = {key: np.tile(value, (n_draws, 1)) for key, value in obsm.items()}
-        return Prediction(matrix, obs, np.array(names, dtype=object), np.array(self.genes, dtype=object), obsm, uns)
+        told = provenance(asked.settings.solver, solved, asked.levels.values(), self.card.versions, arguments)
+        all_names = np.array(draw_names(names, n_draws), dtype=object)
+        return Prediction(matrix, obs, all_names, np.array(self.genes, dtype=object), obsm, {"cfmvc": told})
 
 
 def _slices(n_cells: int, most: int = _CELLS_AT_A_TIME) -> list[slice]:

@@ -81,7 +81,7 @@ class Prediction:
     Attributes
     ----------
     X
-        `(cells, genes)`: CSR integer counts, float32 expected counts, or None.
+        `(cells, genes)`, float32: counts in CSR, expected counts dense; None where only latents were asked for.
     obs
         ``source_condition``, ``target_condition``, ``source_context``, ``target_context``; with several draws ``draw``.
     obs_names, var_names

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
 from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.model.prediction import chosen_seed
-from cfmvc_scvi.model.question import check_question
+from cfmvc_scvi.model.question import check_output, check_scales
 
 __all__ = ["Output", "Question", "Settings"]
 
@@ -24,6 +22,7 @@ class Settings:
     output: Output
     n_samples: int
     seed: int
+    strength: float
     guidance_scale: float
     heterogeneity: float
     solver: SolverConfig
@@ -35,7 +34,7 @@ class Question:
 
     Attributes
     ----------
-    perturbation, dose, labels, batch, output, n_samples, seed, guidance_scale, heterogeneity, solver
+    perturbation, dose, labels, batch, output, n_samples, seed, strength, guidance_scale, heterogeneity, solver
         As the arguments of `CFMVC.predict_counterfactual`.
     """
 
@@ -46,6 +45,7 @@ class Question:
     output: Output = "counts"
     n_samples: int = 1
     seed: int | None = None
+    strength: float = 1.0
     guidance_scale: float = 1.0
     heterogeneity: float = 1.0
     solver: SolverConfig = field(default_factory=SolverConfig)
@@ -65,9 +65,12 @@ class Question:
         UnsupportedError
             If the method of the ODE was not exported.
         """
-        check_question(self.output, self.heterogeneity, self.n_samples)
-        if not np.isfinite(self.guidance_scale):
-            raise DataError(f"guidance_scale is {self.guidance_scale}; it must be a finite number.")
+        if self.perturbation is not None and not isinstance(self.perturbation, str):
+            raise UnsupportedError("an exported model answers one perturbation at a time; ask for each by itself")
+        check_output(self.output)
+        check_scales(self.heterogeneity, self.guidance_scale, self.strength, self.batch)
+        if self.n_samples < 1 or (self.n_samples > 1 and self.output != "counts"):
+            raise DataError(f"n_samples is {self.n_samples}; more than one draw goes with output='counts'.")
         if self.solver.n_steps < 1:
             raise DataError(f"n_steps is {self.solver.n_steps}; pass at least 1 (5 is usual)")
         if self.solver.method not in solvers:
@@ -75,8 +78,15 @@ class Question:
                 f"solver method {self.solver.method!r} was not exported; this model has {', '.join(solvers)}. Export "
                 "it again with that method"
             )
-        seed, scale = chosen_seed(self.seed), float(self.guidance_scale)
-        return Settings(self.output, self.n_samples, seed, scale, float(self.heterogeneity), self.solver)
+        return Settings(
+            self.output,
+            self.n_samples,
+            chosen_seed(self.seed),
+            float(self.strength),
+            float(self.guidance_scale),
+            float(self.heterogeneity),
+            self.solver,
+        )
 
     def arguments(self, settings: Settings) -> dict[str, Any]:
         """Return the arguments as they stand in the provenance of a prediction."""
