@@ -21,6 +21,7 @@ from cfmvc_scvi.cli.evaluate import evaluate
 from cfmvc_scvi.cli.export import export
 from cfmvc_scvi.cli.info import info
 from cfmvc_scvi.cli.predict import predict
+from cfmvc_scvi.cli.serve import serve
 from cfmvc_scvi.cli.train import train
 from cfmvc_scvi.errors import CFMVCError, CFMVCWarning
 
@@ -57,7 +58,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, predict, evaluate, benchmark, export, info):
+for command in (demo, train, predict, evaluate, benchmark, export, serve, info):
     app.command()(command)
 
 

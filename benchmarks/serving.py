@@ -1,0 +1,170 @@
+"""Load on a served model, over loopback: times of answers and cells per second, with micro-batching and without.
+
+python benchmarks/serving.py EXPORTED [--clients 50] [--seconds 60] [--requests 10000] [--out docs/tables/serving.md]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from cfmvc_scvi.runtime import Bundle
+from cfmvc_scvi.wire import NPZ, write_npz
+
+_RUN = "from cfmvc_scvi.cli import main; main()"
+_CELLS = 8
+
+
+def body_of(bundle: Bundle) -> bytes:
+    """Return a request about 8 of the cells that the model carries with it, under the condition of its own question."""
+    golden: Any = bundle._golden
+    cells, question = golden["cells"], golden["question"]
+    rows = np.resize(np.arange(len(cells["obs_names"])), _CELLS)
+    obs = {name: [values[row] for row in rows] for name, values in cells["obs"].items()}
+    names = [f"cell {number}" for number in range(_CELLS)]
+    header = {"genes": bundle.genes, "names": names, "obs": obs, **question}
+    return write_npz(header, {"counts": cells["X"][rows].astype(np.float32)})
+
+
+class Service:
+    """A service in processes of its own."""
+
+    def __init__(self, exported: Path, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.token = secrets.token_hex(16)
+        words = [sys.executable, "-c", _RUN, "serve", str(exported), "--port", str(self.port), *options]
+        environment = {**os.environ, "CFMVC_SCVI_TOKEN": self.token}
+        self.process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+        while True:
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.port}/healthz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                if self.process.poll() is not None:
+                    raise RuntimeError("the service did not start; run cfmvc-scvi serve to see why") from None
+                time.sleep(0.1)
+
+    def client(self) -> httpx.AsyncClient:
+        """Return a client of it."""
+        headers = {"authorization": f"Bearer {self.token}", "content-type": NPZ}
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=120)
+
+    def memory(self) -> float:
+        """Return the resident memory of the process, MB."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+
+async def load(service: Service, body: bytes, n_clients: int, seconds: float, most: int | None = None) -> list[float]:
+    """Return the times of all answers to clients that each ask again when they have been answered."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+
+    async def one() -> None:
+        async with service.client() as http:
+            while time.perf_counter() < end and (most is None or len(times) < most):
+                start = time.perf_counter()
+                answer = await http.post("/v1/counterfactual", content=body)
+                answer.raise_for_status()
+                times.append(time.perf_counter() - start)
+
+    await asyncio.gather(*(one() for _ in range(n_clients)))
+    return times
+
+
+def measured(exported: Path, body: bytes, n_clients: int, seconds: float, *options: str) -> dict[str, float]:
+    """Return what a service of these options achieves."""
+    service = Service(exported, *options)
+    try:
+        asyncio.run(load(service, body, 2, 5.0))  # what is computed once
+        start = time.perf_counter()
+        times = asyncio.run(load(service, body, n_clients, seconds))
+        elapsed = time.perf_counter() - start
+    finally:
+        service.stop()
+    p50, p99 = np.quantile(times, [0.5, 0.99])
+    return {"answers": len(times), "p50": p50, "p99": p99, "cells": len(times) * _CELLS / elapsed}
+
+
+def growth(exported: Path, body: bytes, n_requests: int) -> list[float]:
+    """Return the memory of a service after 1/10, 2/10, ... of so many requests, MB."""
+    service = Service(exported)
+    try:
+        asyncio.run(load(service, body, 20, 1e6, n_requests // 10))
+        result = [service.memory()]
+        for _ in range(9):
+            asyncio.run(load(service, body, 20, 1e6, n_requests // 10))
+            result.append(service.memory())
+    finally:
+        service.stop()
+    return result
+
+
+def table(rows: dict[str, dict[str, float]], memory: list[float], arguments: argparse.Namespace, genes: int) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        f"{arguments.clients} clients for {arguments.seconds:g} s, {_CELLS} cells x {genes} genes each (npz), a worker "
+        f"with one thread, on {os.cpu_count()} cores ({platform.machine()}) that the clients share. By "
+        "`python benchmarks/serving.py EXPORTED`.",
+        "",
+        "| | answers | p50, ms | p99, ms | cells/s |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        cells = f"{row['answers']:.0f} | {1e3 * row['p50']:.0f} | {1e3 * row['p99']:.0f} | {row['cells']:.0f}"
+        lines.append(f"| {name} | {cells} |")
+    ratio = rows["micro-batching"]["cells"] / rows["one by one"]["cells"]
+    lines += ["", f"Micro-batching answers {ratio:.1f} times as many cells."]
+    if memory:
+        listed = ", ".join(f"{value:.0f}" for value in memory)
+        lines.append(f"Memory after each tenth of {arguments.requests} requests, MB: {listed}.")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print and if asked for write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exported", type=Path)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--requests", type=int, default=10_000, help="for the memory; 0 leaves it out")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    bundle = Bundle.load(arguments.exported)
+    body = body_of(bundle)
+    ways = {"micro-batching": (), "one by one": ("--no-batching",)}
+    rows = {
+        name: measured(arguments.exported, body, arguments.clients, arguments.seconds, *options)
+        for name, options in ways.items()
+    }
+    memory = growth(arguments.exported, body, arguments.requests) if arguments.requests else []
+    text = table(rows, memory, arguments, len(bundle.genes))
+    print(text)
+    print(json.dumps({"rows": rows, "memory": memory}))
+    if arguments.out is not None:
+        arguments.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
