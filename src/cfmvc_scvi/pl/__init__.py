@@ -7,6 +7,7 @@ from cfmvc_scvi.pl.calibration import calibration
 from cfmvc_scvi.pl.delta import delta
 from cfmvc_scvi.pl.distributions import distributions
 from cfmvc_scvi.pl.embedding import embedding
+from cfmvc_scvi.pl.gradients import gradients
 from cfmvc_scvi.pl.history import history
 from cfmvc_scvi.pl.skill import skill
 from cfmvc_scvi.pl.trust import trust
@@ -19,6 +20,7 @@ __all__ = [
     "delta",
     "distributions",
     "embedding",
+    "gradients",
     "history",
     "skill",
     "trust",
