@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 
 from cfmvc_scvi.config import SolverConfig
@@ -47,7 +48,7 @@ class CounterfactualMixin(ModelPart):
     def predict_counterfactual(
         self,
         adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
         *,
         perturbation: str | Sequence[str] | None = None,
         dose: float | None = None,
@@ -171,12 +172,12 @@ class CounterfactualMixin(ModelPart):
         seen = asked.levels(self)
         asked_of = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
         scales = {"strength": strength, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
-        arguments = {**asked_of, **scales, "n_samples": n_samples, "seed": _seed(seed)}
-        engine = self._engine(guidance_scale, solver, strength)
+        more = {**scales, "n_samples": n_samples}
+        engine, key = self._engine(guidance_scale, solver, strength), _seed(seed)
         if store is not None:
-            key = {**arguments, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
-            arguments["seed"] = store.begin(key, arguments["seed"], engine.module, asked)
-        observations = [Observation(engine, heterogeneity, arguments["seed"], draw) for draw in range(n_samples)]
+            question = {**asked_of, **more, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
+            key = store.begin(question, key, engine.module, asked)
+        observations = [Observation(engine, heterogeneity, key, draw) for draw in range(n_samples)]
         numbers = None if store is None else store.missing
         found = (
             answered(*minibatch, asked, observations, output)
@@ -184,7 +185,7 @@ class CounterfactualMixin(ModelPart):
         )
         parts = gathered(found) if store is None else store.add(found)
         result = with_parts(parts, asked.obs(self, data, trust), self._rna(data).var.copy())
-        result.uns["cfmvc"] = provenance(self, engine, seen.values(), arguments)
+        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**asked_of, **more, "seed": key})
         if store is not None:
             store.finish(result)
         if key_added is not None:

@@ -197,7 +197,7 @@ def asked_perturbations(perturbation: str | Sequence[str] | None) -> dict[str | 
     return {name: name for name in names}
 
 
-def asked_indices(indices: Sequence[int] | None, data: AnnData) -> NDArray[np.int64]:
+def asked_indices(indices: Sequence[int] | NDArray[Any] | None, data: AnnData) -> NDArray[np.int64]:
     """Return the positions of the cells asked about, given as None (all), positions or a mask; DataError if unfit."""
     if indices is None:
         return np.arange(data.n_obs)
