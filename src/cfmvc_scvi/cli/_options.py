@@ -18,8 +18,10 @@ __all__ = [
     "Source",
     "epochs",
     "refuse_existing",
+    "remove",
 ]
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -81,6 +83,14 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
         raise typer.BadParameter(f"'{out}' exists; choose another name, or add --overwrite.", param_hint="--out")
     if not out.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no directory '{out.absolute().parent}'; make it first.", param_hint="--out")
+
+
+def remove(out: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    if out.is_dir():
+        shutil.rmtree(out)
+    else:
+        out.unlink(missing_ok=True)
 
 
 def epochs(representation: int | None, flow: int | None) -> dict[_Stage, int]:

@@ -22,18 +22,19 @@ from cfmvc_scvi.model.engine import Engine
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.virtual import VirtualCells
 
-__all__ = ["check_target", "condition_columns", "provenance", "stacked", "virtual_cells", "with_matrix", "write_back"]
+__all__ = ["check_target", "condition_columns", "provenance", "virtual_cells", "with_matrix", "write_back"]
 
 _DRAWN_AT_A_TIME = 1024
 _PACKAGES = ("cfmvc-scvi", "scvi-tools", "torch", "anndata")
 
 
-def condition_columns(model: Any, groups: Sequence[Group], prefix: str) -> dict[str, pd.Categorical]:
+def condition_columns(model: Any, groups: Groups, prefix: str) -> dict[str, pd.Categorical]:
     """Return the columns ``<prefix>_condition`` and ``<prefix>_context`` of cells of these groups."""
-    kinds = {group: position for position, group in enumerate(dict.fromkeys(groups))}
-    code = np.array([kinds[group] for group in groups], dtype=np.int64)
-    designs = np.stack([group.row for group in kinds])
-    conditions = model.vocabulary.names(designs, bool(model._setup_argument("dose_key")))
+    kinds = [groups.kinds[code] for code in np.unique(groups.code)]
+    code = np.searchsorted(np.unique(groups.code), groups.code)
+    conditions = model.vocabulary.names(
+        np.stack([group.row for group in kinds]), bool(model._setup_argument("dose_key"))
+    )
     contexts = [model._reference.contexts.names[group.context] for group in kinds]
     return {
         f"{prefix}_condition": pd.Categorical(np.array(conditions, dtype=object)[code]),
@@ -66,7 +67,7 @@ def virtual_cells(
             order.append(part)
     stack = sp.vstack if output == "counts" else np.vstack
     matrix = None if output == "latent" else stack(blocks)[np.argsort(np.concatenate(order))]
-    obs = pd.DataFrame(condition_columns(model, groups, "target"), index=names.astype(object))
+    obs = pd.DataFrame(condition_columns(model, code, "target"), index=names.astype(object))
     obs["reference_cell"] = model._reference.panel.names[rows].astype(object)
     obs = obs.assign(**_registered_columns(model, groups, rows))
     result = with_matrix(matrix, obs, pd.DataFrame(index=model._var_names.astype(object)))
@@ -90,23 +91,6 @@ def _registered_columns(model: Any, groups: Sequence[Group], rows: NDArray[np.in
             code = np.where(batch >= 0, batch, code)
         columns[column] = pd.Categorical(np.asarray(model.get_state_registry(key)["categorical_mapping"])[code])
     return columns
-
-
-def stacked(draws: Sequence[AnnData]) -> AnnData:
-    """Return several draws of the same cells below each other, numbered in ``obs["draw"]``."""
-    if len(draws) == 1:
-        return draws[0]
-    for number, draw in enumerate(draws):
-        draw.obs["draw"] = number
-        if number:
-            draw.obs_names = [f"{name}-{number}" for name in draw.obs_names]
-    first = draws[0]
-    result = AnnData(
-        sp.vstack([draw.X for draw in draws], format="csr"), obs=pd.concat([draw.obs for draw in draws]), var=first.var
-    )
-    for key in first.obsm:
-        result.obsm[key] = np.vstack([draw.obsm[key] for draw in draws])
-    return result
 
 
 def provenance(model: Any, engine: Engine, levels: Iterable[Level], arguments: dict[str, Any]) -> dict[str, Any]:

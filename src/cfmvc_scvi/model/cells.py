@@ -13,6 +13,7 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
+from cfmvc_scvi.data import condition_table
 from cfmvc_scvi.model.panel import Panel
 
 __all__ = ["CellBatch", "Group", "Groups", "module_tensors", "panel_tensors"]
@@ -51,9 +52,11 @@ class Groups:
     @classmethod
     def of(cls, design: np.ndarray, context: np.ndarray, batch: np.ndarray) -> Groups:
         """Number the groups of cells with these designs `(cells, perturbations)`, contexts and batches `(cells,)`."""
-        table = np.column_stack([context, batch, design])
-        rows, code = np.unique(table, axis=0, return_inverse=True)
-        kinds = tuple(Group(tuple(map(float, row[2:])), int(row[0]), int(row[1])) for row in rows)
+        designs, condition = condition_table(design)
+        shape = (int(context.max(initial=0)) + 1, int(batch.max(initial=-1)) + 2, len(designs))
+        found, code = np.unique(np.ravel_multi_index((context, batch + 1, condition), shape), return_inverse=True)
+        places = zip(*np.unravel_index(found, shape), strict=True)
+        kinds = tuple(Group(tuple(map(float, designs[kind])), int(place), int(own) - 1) for place, own, kind in places)
         return cls(kinds, code.reshape(-1))
 
     @classmethod
@@ -64,6 +67,15 @@ class Groups:
     def take(self, rows: NDArray[np.int64]) -> Groups:
         """Return the groups of these cells."""
         return Groups(self.kinds, self.code[rows])
+
+    def pairs(self, others: Groups) -> dict[tuple[Group, Group], NDArray[np.int64]]:
+        """Return the pairs of groups that occur, of these and other groups of the same cells, and their rows."""
+        code = self.code * len(others.kinds) + others.code
+        found = {}
+        for pair in np.unique(code):
+            own, other = divmod(int(pair), len(others.kinds))
+            found[self.kinds[own], others.kinds[other]] = np.flatnonzero(code == pair)
+        return found
 
     def spread(self, value: Callable[[Group], np.ndarray | float]) -> np.ndarray:
         """Return `value(group)` for the group of each cell, `(cells, ...)`."""
@@ -103,6 +115,10 @@ class CellBatch:
             tensors, self.counts[rows], self.names[rows], self.own.take(rows), self.wanted.take(rows), niche
         )
 
+    def asked(self, wanted: Groups) -> CellBatch:
+        """Return the same cells, asked for under other groups."""
+        return replace(self, wanted=wanted)
+
     def with_counts(self, counts: sp.csr_matrix) -> CellBatch:
         """Return the same cells with other counts `(cells, genes)`."""
         dense = self.tensors[REGISTRY_KEYS.X_KEY].new_tensor(counts.toarray())
@@ -110,10 +126,8 @@ class CellBatch:
 
     def pairs(self) -> Iterator[tuple[Group, Group, NDArray[np.int64]]]:
         """Iterate over the pairs of groups that occur: own, wanted, and the rows of their cells."""
-        code = self.own.code * len(self.wanted.kinds) + self.wanted.code
-        for pair in np.unique(code):
-            own, wanted = divmod(int(pair), len(self.wanted.kinds))
-            yield self.own.kinds[own], self.wanted.kinds[wanted], np.flatnonzero(code == pair)
+        for (own, wanted), rows in self.own.pairs(self.wanted).items():
+            yield own, wanted, rows
 
     def changed(self) -> NDArray[np.bool_]:
         """Return which cells are asked for under another condition than their own, `(cells,)`."""

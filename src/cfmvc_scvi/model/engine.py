@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from cfmvc_scvi.flow import Solution
 from cfmvc_scvi.model.cells import CellBatch, Group, Groups, panel_tensors
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.module import CFMVCModule, ConditionTensors, advance, transport
+from cfmvc_scvi.module.transport import abduct
 from cfmvc_scvi.nn import VelocityField
 
 __all__ = ["Engine"]
@@ -43,7 +44,9 @@ class Engine:
     solver
         Method and steps of the ODE.
     guidance_scale
-        Strength of the effect; 1 is off.
+        Factor of the flow's effect; 1 is off.
+    strength
+        Share of the way from the cell as it is to its counterfactual; 1 is all of it.
     residual_damping
         Share of the flow's mean residual over a group that is kept.
     solutions
@@ -56,6 +59,7 @@ class Engine:
     in_flow_coordinates: Callable[[np.ndarray], np.ndarray]
     solver: SolverConfig
     guidance_scale: float = 1.0
+    strength: float = 1.0
     residual_damping: float = 0.5
     solutions: list[Solution] = field(default_factory=list)
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -90,18 +94,49 @@ class Engine:
         The mean of the flow's residual over a group is damped, its spread kept; a cell asked for under its own
         condition keeps its latent bit for bit.
         """
+        z, moved = self.latents_under(cells, [cells.wanted])
+        return z, moved[0]
+
+    def latents_under(self, cells: CellBatch, wanted: Sequence[Groups]) -> tuple[Tensor, list[Tensor]]:
+        """Return the observed latents, and the counterfactual ones under each of several groups; as `latents`.
+
+        Cells are encoded, and their sources sought, once.
+        """
         z, n = self.encode(cells.tensors), self.module.n_intrinsic
-        changed = np.flatnonzero(cells.changed())
-        if not len(changed):
-            return z, z
-        others = cells.take(changed)
-        moved = self._transport(self.module.standardise(z[changed, :n]), others)
-        for own, wanted, rows in others.pairs():
-            moved[rows] -= (1 - self.residual_damping) * self.residual_mean(own, wanted)
+        asked = [cells.asked(groups) for groups in wanted]
+        changed = [np.flatnonzero(each.changed()) for each in asked]
+        origin, rows = z[:, :n], np.unique(np.concatenate(changed))
+        if len(rows):
+            origin = origin.clone()
+            origin[rows] = self._abducted(self.module.standardise(z[rows, :n]), cells, rows)
+        return z, [
+            self._moved(each, z, origin, mine) if len(mine) else z for each, mine in zip(asked, changed, strict=True)
+        ]
+
+    def _abducted(self, u: Tensor, cells: CellBatch, rows: NDArray[np.int64]) -> Tensor:
+        """Return the sources of these rows of the cells, whose latents in the flow's coordinates are `u`."""
+        niche = None if cells.niche is None else cells.niche[rows]
+        own = self._conditions(cells.own.take(rows), niche, u)
+        origin, solutions = abduct(self._flow, u, own, source=self.source, solver=self.solver)
+        self.solutions.extend(solutions)
+        return origin
+
+    def _moved(self, cells: CellBatch, z: Tensor, origin: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Return the latents of cells of which these rows change, from their sources `origin`."""
+        n = self.module.n_intrinsic
+        niche = None if cells.niche is None else cells.niche[rows]
+        own, groups = cells.own.take(rows), cells.wanted.take(rows)
+        u, solutions = advance(self._flow, origin[rows], self._conditions(groups, niche, origin), **self._options)
+        self.solutions.extend(solutions)
+        for (before, after), members in own.pairs(groups).items():
+            u[members] -= (1 - self.residual_damping) * self.residual_mean(before, after)
+        if self.strength != 1:
+            before = self.module.standardise(z[rows, :n])
+            u = before + self.strength * (u - before)
         result = z.clone()
-        result[changed, :n] = self.module.unstandardise(moved)
+        result[rows, :n] = self.module.unstandardise(u)
         result[:, n:] = self._technical(cells, z)
-        return z, result
+        return result
 
     def encode(self, tensors: dict[str, Tensor]) -> Tensor:
         """Return the posterior means `(cells, n_intrinsic + n_technical)`."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.data import check_key
 from cfmvc_scvi.errors import DataError, UnknownConditionError
-from cfmvc_scvi.model.cells import CellBatch, Group, Groups
+from cfmvc_scvi.model.cells import Group, Groups
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.reference import Reference
 
@@ -23,19 +23,23 @@ __all__ = [
     "Change",
     "asked_contexts",
     "asked_design",
+    "asked_groups",
     "asked_indices",
+    "asked_perturbations",
     "category_code",
     "check_output",
+    "check_scales",
     "level_of",
     "levels",
 ]
 
 OUTPUTS = ("counts", "rate", "normalized", "latent")
+_MOST_STRENGTH = 1.5
 _KINDS = {REGISTRY_KEYS.LABELS_KEY: "label", REGISTRY_KEYS.BATCH_KEY: "batch", CFMVC_REGISTRY_KEYS.SAMPLE_KEY: "sample"}
 
 
 class Change:
-    """Turns the registered condition of each cell of a minibatch into the one asked for.
+    """Turns the registered condition of each cell into the one asked for.
 
     Parameters
     ----------
@@ -62,25 +66,32 @@ class Change:
         self.label = None if labels is None else category_code(model, REGISTRY_KEYS.LABELS_KEY, labels)
         self.batch = -1 if batch is None else category_code(model, REGISTRY_KEYS.BATCH_KEY, batch)
 
-    def __call__(self, tensors: dict[str, torch.Tensor]) -> tuple[Groups, Groups]:
-        """Return the own and the wanted group of each cell."""
-        design = tensors[CFMVC_REGISTRY_KEYS.PERTURBATION_KEY].cpu().numpy()
-        label = tensors[REGISTRY_KEYS.LABELS_KEY].long().cpu().numpy().ravel()
-        sample = tensors[CFMVC_REGISTRY_KEYS.SAMPLE_KEY].long().cpu().numpy().ravel() if self.has_samples else None
-        own_context = self.contexts.encode(label, sample)
-        context = own_context
-        if self.label is not None:
-            context = self.contexts.encode(np.full_like(label, self.label), sample)
-        wanted_batch = np.full(len(label), self.batch)
-        own_batch = wanted_batch
-        if self.batch >= 0:
-            own_batch = tensors[REGISTRY_KEYS.BATCH_KEY].long().cpu().numpy().ravel()
-        return Groups.of(design, own_context, own_batch), Groups.of(self._wanted(design), context, wanted_batch)
+    def own(self, manager: AnnDataManager, cells: NDArray[np.int64]) -> Groups:
+        """Return the group of each of these cells of registered data; without a batch where none is asked for."""
+        design = np.asarray(manager.get_from_registry(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY))[cells]
+        label = _codes(manager, REGISTRY_KEYS.LABELS_KEY, cells)
+        sample = _codes(manager, CFMVC_REGISTRY_KEYS.SAMPLE_KEY, cells) if self.has_samples else None
+        batch = np.full(len(cells), -1) if self.batch < 0 else _codes(manager, REGISTRY_KEYS.BATCH_KEY, cells)
+        return Groups.of(design, self.contexts.encode(label, sample), batch)
 
-    def _wanted(self, design: np.ndarray) -> np.ndarray:
+    def wanted(self, own: Groups) -> Groups:
+        """Return the groups asked for, of cells with these groups."""
+        context = np.array([group.context for group in own.kinds])
+        if self.label is not None:
+            sample = np.array(self.contexts.sample)[context] if self.has_samples else None
+            context = self.contexts.encode(np.full_like(context, self.label), sample)
+        design = np.stack([self._wanted(group.row) for group in own.kinds])
+        kinds = Groups.of(design, context, np.full(len(context), self.batch))
+        return Groups(kinds.kinds, kinds.code[own.code])
+
+    def _wanted(self, design: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.design is not None:
-            return np.tile(self.design, (len(design), 1))
+            return self.design
         return design if self.dose is None else np.where(design > 0, np.float32(self.dose), design)
+
+
+def _codes(manager: AnnDataManager, key: str, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray(manager.get_from_registry(key)).reshape(-1)[cells].astype(np.int64)
 
 
 def asked_design(model: Any, perturbation: str, dose: float | None) -> NDArray[np.float32]:
@@ -139,7 +150,7 @@ def asked_contexts(model: Any, labels: str | None, sample: str | None) -> NDArra
     return codes
 
 
-def levels(model: Any, cells: CellBatch) -> dict[Group, Level]:
+def levels(model: Any, own: Groups, wanted: Groups) -> dict[Group, Level]:
     """Return the level of each group asked for, of cells that are to change.
 
     Raises
@@ -150,10 +161,10 @@ def levels(model: Any, cells: CellBatch) -> dict[Group, Level]:
         If features are to tell of a part, and fewer than three perturbations were seen by themselves.
     """
     found = {}
-    for own, wanted, _ in cells.pairs():
-        if own != wanted:
-            level_of(model, own)
-            found[wanted] = level_of(model, wanted)
+    for before, after in own.pairs(wanted):
+        if before != after:
+            level_of(model, before)
+            found[after] = level_of(model, after)
     return found
 
 
@@ -168,6 +179,22 @@ def level_of(model: Any, group: Group) -> Level:
             "named by perturbation_embeddings_key= of setup_anndata."
         )
     return model._reference.level(group.row, group.context)
+
+
+def asked_perturbations(perturbation: str | Sequence[str] | None) -> dict[str | None, str | None]:
+    """Return the perturbations asked for by the name of their answer; one alone has no name.
+
+    Raises
+    ------
+    DataError
+        If several are given and there is none, or one twice.
+    """
+    if isinstance(perturbation, str) or not isinstance(perturbation, Iterable):
+        return {None: perturbation}
+    names = [str(name) for name in perturbation]
+    if len(names) != len(set(names)) or not names:
+        raise DataError(f"perturbation is {names}; name at least one, and each once.")
+    return {name: name for name in names}
 
 
 def asked_indices(indices: Sequence[int] | None, data: AnnData) -> NDArray[np.int64]:
@@ -196,6 +223,42 @@ def check_output(output: str) -> None:
     """Refuse an output that does not exist."""
     if output not in OUTPUTS:
         raise DataError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}.")
+
+
+def check_scales(heterogeneity: float, guidance_scale: float, strength: float, batch: str | None) -> None:
+    """Refuse scales of an effect that are out of range, and a part of the way to another batch."""
+    if not 0 <= heterogeneity <= 1:
+        raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
+    if not (np.isfinite(guidance_scale) and guidance_scale >= 0):
+        raise DataError(f"guidance_scale is {guidance_scale}; pass a finite number >= 0 (1 is the flow as trained).")
+    if not 0 <= strength <= _MOST_STRENGTH:
+        raise DataError(f"strength is {strength}; it must lie in [0, {_MOST_STRENGTH}] (1 is the whole effect).")
+    if strength != 1 and batch is not None:
+        raise DataError(
+            f"strength is {strength} and batch is {batch!r}: nothing lies between two batches. Ask for the batch with "
+            "strength=1, and for the partial effect without batch=."
+        )
+
+
+def asked_groups(model: Any, own: Groups, wanted: Groups, strength: float) -> Groups:
+    """Return the groups that cells are taken to: their own where no effect is asked for.
+
+    Raises
+    ------
+    DataError
+        If only a part of an effect is asked of cells whose own condition was not seen in their context.
+    """
+    if strength == 0:
+        return own
+    reference: Reference = model._reference
+    for (group, target), rows in own.pairs(wanted).items() if strength != 1 else ():
+        if group != target and reference.group(reference.condition(group.row), group.context) < 0:
+            raise DataError(
+                f"strength is {strength} for {len(rows)} cells of {model.vocabulary.names(group.row)[0]!r} in context "
+                f"'{reference.contexts.names[group.context]}', which training did not see, so the way from there is "
+                "not known. Ask it of control cells, or with strength=1."
+            )
+    return wanted
 
 
 def _check_dose(model: Any, dose: float) -> None:

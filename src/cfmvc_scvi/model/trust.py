@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from cfmvc_scvi.config import CalibrationConfig
-from cfmvc_scvi.model.cells import Group
+from cfmvc_scvi.model.cells import Group, Groups
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.question import level_of
 from cfmvc_scvi.model.reference import Reference
@@ -56,11 +56,13 @@ def trust_of(reference: Reference, answer: Level, context: int) -> float:
     return float(1 / (1 + expected_error(reference, answer, context) ** 2))
 
 
-def trust_of_cells(model: Any, own: Sequence[Group], wanted: Sequence[Group]) -> NDArray[np.float64]:
+def trust_of_cells(model: Any, own: Groups, wanted: Groups) -> NDArray[np.float64]:
     """Trust of the group that each cell was asked for, 1 where that is its own group (cells,)."""
-    moved = {b for a, b in zip(own, wanted, strict=True) if a != b}
-    value = {group: _trust(model, group) for group in moved}
-    return np.array([1.0 if a == b else value[b] for a, b in zip(own, wanted, strict=True)])
+    result = np.ones(len(own.code))
+    for (before, after), rows in own.pairs(wanted).items():
+        if before != after:
+            result[rows] = _trust(model, after)
+    return result
 
 
 def _trust(model: Any, group: Group) -> float:
