@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from scvi import settings
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import TrainingPlan, TrainRunner
 
@@ -228,8 +229,8 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             )
         if use_distributed_sampler(run.get("strategy")) and settings.seed is None:
             raise DataError(
-                "Processes that train together must split the cells alike; set scvi.settings.seed to the same number in "
-                "each, before the model is made."
+                "Processes that train together must split the cells alike; set scvi.settings.seed to the same number "
+                "in each, before the model is made."
             )
         if str(run.get("precision")) in _HALF_PRECISION:
             raise UnsupportedError(
