@@ -131,8 +131,8 @@ class Engine:
         for (before, after), members in own.pairs(groups).items():
             u[members] -= (1 - self.residual_damping) * self.residual_mean(before, after)
         if self.strength != 1:
-            before = self.module.standardise(z[rows, :n])
-            u = before + self.strength * (u - before)
+            observed = self.module.standardise(z[rows, :n])
+            u = observed + self.strength * (u - observed)
         result = z.clone()
         result[rows, :n] = self.module.unstandardise(u)
         result[:, n:] = self._technical(cells, z)
