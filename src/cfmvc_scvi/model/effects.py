@@ -8,7 +8,7 @@ from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.cells import Group
 from cfmvc_scvi.model.question import asked_design, level_of
-from cfmvc_scvi.model.trust import effect_interval, trust_table
+from cfmvc_scvi.model.trust import effect_interval, trust_row
 from cfmvc_scvi.shift import check_level
 
 __all__ = ["EffectMixin"]
@@ -60,7 +60,7 @@ class EffectMixin(ModelPart):
             raise DataError(f"n_cells is {n_cells}; an effect is measured on at least one cell.")
         frames = []
         for group in self._groups_asked(perturbation, dose):
-            answer, base = level_of(self, group), level_of(self, group.control())
+            answer, base = level_of(self._known, group), level_of(self._known, group.control())
             low, high = effect_interval(self._reference, answer, group.context, level, n_cells)
             columns = {
                 "control": base.mean,
@@ -115,9 +115,9 @@ class EffectMixin(ModelPart):
             If the dose cannot be used, or the model has no perturbations.
         """
         self._require("representation")
-        return trust_table(self, self._groups_asked(perturbation, dose))
+        return pd.DataFrame([trust_row(self._known, group) for group in self._groups_asked(perturbation, dose)])
 
     def _groups_asked(self, perturbation: str, dose: float | None) -> list[Group]:
         """Return a condition in each context with control cells."""
-        design = tuple(map(float, asked_design(self, perturbation, dose)))
+        design = tuple(map(float, asked_design(self._known, perturbation, dose)))
         return [Group(design, int(context)) for context in self._reference.control_contexts]

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from cfmvc_scvi._bounded import BoundedDict
 from cfmvc_scvi.config import EffectConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
@@ -35,6 +36,7 @@ __all__ = ["Panel", "Reference"]
 
 Array = NDArray[np.float64]
 
+_KEPT = 256  # perturbations without cells, at a dose
 _NEGLIGIBLE = 1e-3  # share of a partner condition below which its cells are not borrowed
 
 
@@ -69,7 +71,9 @@ class Reference:
     config: EffectConfig = field(default_factory=EffectConfig)
     embeddings: Embeddings | None = None
     _goals: dict[int, EffectGoal] = field(default_factory=dict, repr=False)
-    _unseen_shifts: dict[tuple[int, float], UnseenShift] = field(default_factory=dict, repr=False)
+    _unseen_shifts: BoundedDict[tuple[int, float], UnseenShift] = field(
+        default_factory=lambda: BoundedDict(_KEPT), repr=False
+    )
     _calibration: Calibration | None = field(default=None, repr=False)
 
     @classmethod
@@ -330,10 +334,14 @@ class Reference:
         result[rows] = expected - control + latent_shift(expected, perturbed, self._goal(condition).weights)
         return result
 
-    def state(self) -> dict[str, Any]:
-        """Return everything as plain values and arrays, for saving."""
-        panel = self.panel
+    def state(self, *, with_goals: bool = False) -> dict[str, Any]:
+        """Return everything as plain values and arrays, for saving.
+
+        With `with_goals`, also what is estimated of each condition seen, so that nobody has to estimate it again.
+        """
+        panel, goals = self.panel, range(1, len(self.designs)) if with_goals else ()
         return {
+            "goals": {str(code): asdict(self._goal(code)) for code in goals},
             "contexts": self.contexts.to_dict(),
             "designs": self.designs,
             "groups": self.groups,
@@ -371,6 +379,7 @@ class Reference:
             panel,
             state["latent_means"],
             embeddings=None if embeddings is None else Embeddings(**embeddings),
+            _goals={int(code): EffectGoal(**goal) for code, goal in state.get("goals", {}).items()},
         )
 
 

@@ -8,12 +8,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from cfmvc_scvi._bounded import BoundedDict
 from cfmvc_scvi.config import FeatureConfig
 from cfmvc_scvi.shift import FeatureRegression, PseudoBulk, interpolate_dose, own_gene_fold, shared_shift
 
 __all__ = ["Embeddings", "Relatives", "UnseenShift"]
 
 Array = NDArray[np.float64]
+
+_KEPT = 16  # regressions, one for each dose
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class Relatives:
     bulk: PseudoBulk
     embeddings: Embeddings | None = None
     config: FeatureConfig = field(default_factory=FeatureConfig)
-    _fits: dict[float, tuple[list[int], FeatureRegression]] = field(default_factory=dict, repr=False)
+    _fits: BoundedDict[float, tuple[list[int], FeatureRegression]] = field(
+        default_factory=lambda: BoundedDict(_KEPT), repr=False
+    )
     _shared: dict[int, Array] = field(default_factory=dict, repr=False)
 
     @cached_property

@@ -177,7 +177,7 @@ class CFMVCModule(VAE):
             inputs.append(self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch))
         else:
             categories.insert(0, batch)
-        log_depth = torch.zeros(len(z), 1, device=z.device)  # which the shares do not depend on
+        log_depth = torch.zeros(z.shape[0], 1, device=z.device)  # which the shares do not depend on
         with torch.autocast(device_type=z.device.type, enabled=False):
             label = tensors[REGISTRY_KEYS.LABELS_KEY]
             scale = self.decoder(self.dispersion, torch.cat(inputs, dim=-1), log_depth, *categories, label)[0]

@@ -285,7 +285,7 @@ class JointPlan(RepresentationPlan):
             self._log("flow_loss_validation", flow_loss, len(batch["X"]))
 
     def _log(self, name: str, loss: Tensor, n_cells: int) -> None:
-        self.log(name, loss, on_step=False, on_epoch=True, batch_size=n_cells, sync_dist=self.use_sync_dist)
+        self.log(name, loss, on_step=False, on_epoch=True, batch_size=n_cells, sync_dist=bool(self.use_sync_dist))
 
     def _flow_loss(self, batch: dict[str, Tensor], at_random: bool = True) -> Tensor | None:
         posterior = self.module.inference(**self.module._get_inference_input(batch))["qz"]
