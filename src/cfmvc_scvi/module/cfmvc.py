@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 import torch
 from scvi import REGISTRY_KEYS
+from scvi.distributions import Poisson
 from scvi.module import VAE
 from scvi.module.base import LossOutput
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils import parametrize
 
+from cfmvc_scvi._compat import MODULE_KEYS
 from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.module.encoder import IntrinsicTechnicalEncoder
@@ -20,6 +22,7 @@ from cfmvc_scvi.nn import VelocityField
 __all__ = ["CFMVCModule"]
 
 _LOG_DISPERSION_BOUND = 15.0
+_LEAST_RATE = 1e-8
 
 
 class _SmoothBound(nn.Module):
@@ -31,6 +34,15 @@ class _SmoothBound(nn.Module):
     def right_inverse(self, value: Tensor) -> Tensor:
         bounded = value.clamp(-0.99 * _LOG_DISPERSION_BOUND, 0.99 * _LOG_DISPERSION_BOUND)
         return _LOG_DISPERSION_BOUND * bounded / torch.sqrt(_LOG_DISPERSION_BOUND**2 - bounded**2)
+
+
+def _positive(counts: Poisson) -> Poisson:
+    """Return counts whose rate is above zero, by as much as scvi's negative binomial is inside its logarithms.
+
+    The likelihood of a Poisson count has no gradient at rate zero, which an empty cell has and a softmax that
+    underflows.
+    """
+    return Poisson(rate=counts.rate + _LEAST_RATE, scale=counts.scale)
 
 
 class CFMVCModule(VAE):
@@ -204,9 +216,12 @@ class CFMVCModule(VAE):
     ) -> dict[str, Any]:
         """Decode as scvi does, never in half precision: eight bits hold neither a rate nor a softmax over genes."""
         with torch.autocast(device_type=z.device.type, enabled=False):
-            return super().generative(
+            outputs = super().generative(
                 z, library, batch_index, cont_covs, cat_covs, size_factor, y, transform_batch=transform_batch
             )
+            if isinstance(outputs[MODULE_KEYS.PX_KEY], Poisson):
+                outputs[MODULE_KEYS.PX_KEY] = _positive(outputs[MODULE_KEYS.PX_KEY])
+            return outputs
 
     def loss(
         self,
