@@ -6,6 +6,7 @@ from cfmvc_scvi.pl.benchmark import METRICS, Metric, benchmark
 from cfmvc_scvi.pl.calibration import calibration
 from cfmvc_scvi.pl.delta import delta
 from cfmvc_scvi.pl.distributions import distributions
+from cfmvc_scvi.pl.dose_response import dose_response
 from cfmvc_scvi.pl.embedding import embedding
 from cfmvc_scvi.pl.history import history
 from cfmvc_scvi.pl.skill import skill
@@ -18,6 +19,7 @@ __all__ = [
     "calibration",
     "delta",
     "distributions",
+    "dose_response",
     "embedding",
     "history",
     "skill",
