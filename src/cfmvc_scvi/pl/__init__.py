@@ -11,6 +11,7 @@ from cfmvc_scvi.pl.embedding import embedding
 from cfmvc_scvi.pl.history import history
 from cfmvc_scvi.pl.skill import skill
 from cfmvc_scvi.pl.trust import trust
+from cfmvc_scvi.pl.velocity import project_velocity, velocity
 
 __all__ = [
     "METRICS",
@@ -22,6 +23,8 @@ __all__ = [
     "dose_response",
     "embedding",
     "history",
+    "project_velocity",
     "skill",
     "trust",
+    "velocity",
 ]

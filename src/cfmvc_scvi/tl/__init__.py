@@ -2,6 +2,7 @@
 
 from cfmvc_scvi.tl.benchmark import benchmark
 from cfmvc_scvi.tl.counterfactual import counterfactual
+from cfmvc_scvi.tl.counterfactual_trajectory import counterfactual_trajectory
 from cfmvc_scvi.tl.dose_response import dose_response
 from cfmvc_scvi.tl.effect import effect
 from cfmvc_scvi.tl.evaluate import evaluate
@@ -13,6 +14,7 @@ from cfmvc_scvi.tl.trust import trust
 __all__ = [
     "benchmark",
     "counterfactual",
+    "counterfactual_trajectory",
     "dose_response",
     "effect",
     "evaluate",
