@@ -17,6 +17,7 @@ from cfmvc_scvi.config import EffectConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
 from cfmvc_scvi.model.calibration import left_out_calibration
+from cfmvc_scvi.model.interactions import Interactions, seen_interaction
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.relatives import Embeddings, Relatives, UnseenShift
@@ -117,6 +118,11 @@ class Reference:
         """What perturbations tell of each other."""
         return Relatives(self.designs, self.groups, self.bulk, self.embeddings)
 
+    @cached_property
+    def interactions(self) -> Interactions:
+        """What combinations do beyond the sum of their parts."""
+        return Interactions(self.designs, lambda code: seen_interaction(self, code))
+
     def group(self, condition: int, context: int) -> int:
         """Return the number of a group, -1 where it was not seen."""
         found = np.flatnonzero((self.groups == (condition, context)).all(axis=1))
@@ -132,7 +138,8 @@ class Reference:
 
         Seen conditions: empirical Bayes over contexts, around what the other perturbations share, the doses of a
         perturbation by itself monotone as far as noise explains that they are not. Unseen dose of a seen perturbation:
-        interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts.
+        interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts, and the
+        interaction that other combinations of these parts lead to expect (`Interactions`).
 
         Raises
         ------
@@ -150,8 +157,10 @@ class Reference:
         levels = [self._dose_level(int(part), float(design[part]), context) for part in parts]
         if len(levels) == 1:
             return levels[0]
-        mean = additive_goal(control.mean, [level.mean - control.mean for level in levels])
-        sd = np.sqrt(sum(level.sd**2 for level in levels))
+        row = self._row(context)
+        together, error = (term[row] for term in self.interactions.of(design) or np.zeros((2, row + 1, 1)))
+        mean = additive_goal(control.mean, [*(level.mean - control.mean for level in levels), together])
+        sd = np.sqrt(sum(level.sd**2 for level in levels) + error**2)
         partners, shares = zip(*(pair for level in levels for pair in level.partners), strict=True)
         return Level(mean, sd, False, partners, any(level.extrapolated for level in levels), shares)
 

@@ -8,7 +8,6 @@ import torch
 from scvi import REGISTRY_KEYS
 from scvi.distributions import NegativeBinomial, Poisson
 from scvi.module import VAE
-from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput
 from torch import Tensor, nn
 from torch.nn.functional import softplus
