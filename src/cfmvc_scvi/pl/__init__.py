@@ -6,8 +6,10 @@ from cfmvc_scvi.pl.benchmark import METRICS, Metric, benchmark
 from cfmvc_scvi.pl.calibration import calibration
 from cfmvc_scvi.pl.delta import delta
 from cfmvc_scvi.pl.distributions import distributions
+from cfmvc_scvi.pl.effects import effects, similarity
 from cfmvc_scvi.pl.embedding import embedding
 from cfmvc_scvi.pl.history import history
+from cfmvc_scvi.pl.latent import latent
 from cfmvc_scvi.pl.skill import skill
 from cfmvc_scvi.pl.trust import trust
 
@@ -18,8 +20,11 @@ __all__ = [
     "calibration",
     "delta",
     "distributions",
+    "effects",
     "embedding",
     "history",
+    "latent",
+    "similarity",
     "skill",
     "trust",
 ]
