@@ -53,7 +53,6 @@ app = typer.Typer(
     help="Counterfactual single cells: what would these cells look like under another condition?",
     epilog="Start with: cfmvc-scvi demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

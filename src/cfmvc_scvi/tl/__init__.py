@@ -7,6 +7,7 @@ from cfmvc_scvi.tl.dose_response import dose_response
 from cfmvc_scvi.tl.effect import effect
 from cfmvc_scvi.tl.evaluate import evaluate
 from cfmvc_scvi.tl.interactions import interactions
+from cfmvc_scvi.tl.joint_umap import joint_umap
 from cfmvc_scvi.tl.latent import latent
 from cfmvc_scvi.tl.rank_perturbations import rank_perturbations
 from cfmvc_scvi.tl.trust import trust
@@ -19,6 +20,7 @@ __all__ = [
     "effect",
     "evaluate",
     "interactions",
+    "joint_umap",
     "latent",
     "rank_perturbations",
     "trust",
