@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.cells import Group
-from cfmvc_scvi.model.interactions import interaction_table
+from cfmvc_scvi.model.interaction_table import interaction_table
 from cfmvc_scvi.model.question import asked_design, level_of
 from cfmvc_scvi.model.trust import effect_interval, trust_row
 from cfmvc_scvi.shift import check_level
@@ -92,7 +92,7 @@ class EffectMixin(ModelPart):
             If it is not one perturbation, or the model has no perturbations.
         """
         self._require("representation")
-        parts = np.flatnonzero(asked_design(self, perturbation, None))
+        parts = np.flatnonzero(asked_design(self._known, perturbation, None))
         if len(parts) != 1:
             raise DataError(f"{perturbation!r} names {len(parts)} perturbations; doses are of one.")
         seen = self._reference.designs[self._reference.relatives.alone(int(parts[0])), parts[0]]
@@ -141,7 +141,7 @@ class EffectMixin(ModelPart):
             )
         for part in np.flatnonzero(groups[0].row):  # refuses parts of which nothing is known
             level_of(
-                self,
+                self._known,
                 Group(tuple(np.where(np.arange(len(groups[0].row)) == part, groups[0].row, 0.0)), groups[0].context),
             )
         return interaction_table(self, groups, level)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
 
-from cfmvc_scvi.shift import InteractionFit, fit_interactions, gene_classes, interpolate_dose
+from cfmvc_scvi.shift import InteractionFit, fit_interactions, interpolate_dose
 
 if TYPE_CHECKING:
-    from cfmvc_scvi.model.cells import Group
     from cfmvc_scvi.model.reference import Reference
 
-__all__ = ["Interactions", "interaction_table", "seen_interaction"]
+__all__ = ["Design", "Interactions", "seen_interaction", "single"]
 
 Array = NDArray[np.float64]
 Design = NDArray[np.float32]
@@ -88,44 +85,12 @@ def seen_interaction(reference: Reference, code: int) -> Array | None:
     rows = []
     for context in reference.control_contexts.tolist():
         control = reference.control_level(context).mean
-        singles = [_single(design, int(part)) for part in parts]
-        deltas = [reference.level(single, context).mean - control for single in singles]
+        singles = [single(design, int(part)) for part in parts]
+        deltas = [reference.level(alone, context).mean - control for alone in singles]
         rows.append(reference.level(design, context).mean - control - sum(deltas))
     return np.stack(rows)
 
 
-def interaction_table(model: Any, groups: list[Group], level: float) -> pd.DataFrame:
-    """Return the table of `CFMVC.get_interaction`."""
-    reference: Reference = model._reference
-    frames = []
-    for group in groups:
-        together, control = (reference.level(row, group.context) for row in (group.row, group.control().row))
-        singles = [_single(group.row, int(part)) for part in np.flatnonzero(group.row)]
-        levels = [reference.level(single, group.context) for single in singles]
-        parts = np.stack([each.mean - control.mean for each in levels])
-        delta = together.mean - control.mean
-        sd = np.sqrt(sum(each.sd**2 for each in (together, *levels, control)))
-        half = norm.ppf(0.5 + level / 2) * sd
-        interaction = delta - parts.sum(axis=0)
-        columns = {model.vocabulary.names(single)[0]: part for single, part in zip(singles, parts, strict=True)}
-        columns |= {"together": delta, "interaction": interaction, "sd": sd}
-        columns |= {"low": interaction - half, "high": interaction + half}
-        columns["class"] = gene_classes(parts, delta, sd, level)
-        columns["basis"] = _basis(reference, group.row, together.observed)
-        names = {"context": reference.contexts.names[group.context], "gene": model._var_names}
-        frame = pd.DataFrame({**names, **columns})
-        frames.append(frame.sort_values("interaction", key=abs, ascending=False, kind="stable"))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _basis(reference: Reference, design: Design, observed: bool) -> str:
-    if observed:
-        return "seen here"
-    if reference.condition(design) > 0:
-        return "seen in other contexts"
-    known = reference.interactions.of(design)
-    return "none: additive" if known is None or not known[0].any() else "other combinations or doses"
-
-
-def _single(design: Design, part: int) -> Design:
+def single(design: Design, part: int) -> Design:
+    """Return one part of a combination at its dose, by itself."""
     return np.where(np.arange(len(design)) == part, design, 0).astype(np.float32)
