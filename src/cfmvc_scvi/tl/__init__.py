@@ -2,9 +2,10 @@
 
 from cfmvc_scvi.tl.benchmark import benchmark
 from cfmvc_scvi.tl.counterfactual import counterfactual
+from cfmvc_scvi.tl.diagnose import diagnose
 from cfmvc_scvi.tl.effect import effect
 from cfmvc_scvi.tl.evaluate import evaluate
 from cfmvc_scvi.tl.latent import latent
 from cfmvc_scvi.tl.trust import trust
 
-__all__ = ["benchmark", "counterfactual", "effect", "evaluate", "latent", "trust"]
+__all__ = ["benchmark", "counterfactual", "diagnose", "effect", "evaluate", "latent", "trust"]
