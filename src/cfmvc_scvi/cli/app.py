@@ -19,6 +19,7 @@ from cfmvc_scvi.cli.benchmark import benchmark
 from cfmvc_scvi.cli.demo import demo
 from cfmvc_scvi.cli.evaluate import evaluate
 from cfmvc_scvi.cli.info import info
+from cfmvc_scvi.cli.look import look
 from cfmvc_scvi.cli.predict import predict
 from cfmvc_scvi.cli.train import train
 from cfmvc_scvi.errors import CFMVCError, CFMVCWarning
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 for command in (demo, train, predict, evaluate, benchmark, info):
     app.command()(command)
+app.command(name="app")(look)
 
 
 def _version(wanted: bool) -> None:
