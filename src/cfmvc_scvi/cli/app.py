@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from cfmvc_scvi.cli.benchmark import benchmark
 from cfmvc_scvi.cli.demo import demo
 from cfmvc_scvi.cli.evaluate import evaluate
+from cfmvc_scvi.cli.export import export
 from cfmvc_scvi.cli.info import info
 from cfmvc_scvi.cli.look import look
 from cfmvc_scvi.cli.predict import predict
@@ -56,7 +57,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, predict, evaluate, benchmark, info):
+for command in (demo, train, predict, evaluate, benchmark, export, info):
     app.command()(command)
 app.command(name="app")(look)
 
