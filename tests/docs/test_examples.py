@@ -13,7 +13,8 @@ import cfmvc_scvi
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
-MODULES = sorted(module.name for module in pkgutil.walk_packages(cfmvc_scvi.__path__, "cfmvc_scvi."))
+_WALK = pkgutil.walk_packages(cfmvc_scvi.__path__, "cfmvc_scvi.")
+MODULES = sorted(module.name for module in _WALK if not module.name.endswith("app._page"))  # a script, of an extra
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -20,6 +20,7 @@ from cfmvc_scvi.cli.demo import demo
 from cfmvc_scvi.cli.evaluate import evaluate
 from cfmvc_scvi.cli.export import export
 from cfmvc_scvi.cli.info import info
+from cfmvc_scvi.cli.look import look
 from cfmvc_scvi.cli.predict import predict
 from cfmvc_scvi.cli.train import train
 from cfmvc_scvi.errors import CFMVCError, CFMVCWarning
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 for command in (demo, train, predict, evaluate, benchmark, export, info):
     app.command()(command)
+app.command(name="app")(look)
 
 
 def _version(wanted: bool) -> None:

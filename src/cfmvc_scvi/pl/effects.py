@@ -81,7 +81,7 @@ def effects(
     ax.set_yticks(np.arange(len(matrix)), marked, fontsize=8)
     ax.set_xticks(np.arange(len(top)), [_short(str(gene)) for gene in matrix.columns], fontsize=8, rotation=90)
     first = matrix.index.get_level_values(0)
-    for row in np.flatnonzero(first[1:] != first[:-1]):
+    for row in np.flatnonzero(first[1:] != first[:-1]) if matrix.index.get_level_values(1).nunique() > 1 else ():
         ax.axhline(row + 0.5, color="white", linewidth=3.0)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -151,7 +151,7 @@ def similarity(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     for row, column in np.ndindex(shown.shape) if len(names) <= _MOST_NUMBERS else ():
-        value = shown[row, column]
+        value = np.round(shown[row, column], 2) + 0.0  # no -0.00
         ax.text(
             column, row, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=7,
             color="white" if abs(value) > 0.6 else "black",
