@@ -32,7 +32,8 @@ def _load(model_dir: str, data: str) -> tuple[CFMVC, AnnData]:
 
 @st.cache_resource(show_spinner="predicting", max_entries=16)
 def _answer(model_dir: str, data: str, question: app.Question) -> app.Answer:
-    return app.answer(*_load(model_dir, data), question)
+    model, adata = _load(model_dir, data)
+    return app.answer(model, adata, question)
 
 
 @st.cache_data(show_spinner=False, max_entries=4)

@@ -3,8 +3,8 @@
 from cfmvc_scvi.tl.benchmark import benchmark
 from cfmvc_scvi.tl.counterfactual import counterfactual
 from cfmvc_scvi.tl.counterfactual_trajectory import counterfactual_trajectory
-from cfmvc_scvi.tl.dose_response import dose_response
 from cfmvc_scvi.tl.diagnose import diagnose
+from cfmvc_scvi.tl.dose_response import dose_response
 from cfmvc_scvi.tl.effect import effect
 from cfmvc_scvi.tl.evaluate import evaluate
 from cfmvc_scvi.tl.interactions import interactions
@@ -17,6 +17,7 @@ __all__ = [
     "benchmark",
     "counterfactual",
     "counterfactual_trajectory",
+    "diagnose",
     "dose_response",
     "effect",
     "evaluate",
@@ -26,4 +27,3 @@ __all__ = [
     "rank_perturbations",
     "trust",
 ]
-__all__ = ["benchmark", "counterfactual", "diagnose", "effect", "evaluate", "latent", "trust"]
