@@ -223,7 +223,7 @@ def _of_gradients(history: Mapping[str, pd.DataFrame]) -> Iterator[_Finding]:
 
 def _of_latent(model: CFMVC) -> Iterator[_Finding]:
     cells = np.random.default_rng(0).permutation(model.adata.n_obs)[:5000]
-    mean = np.asarray(model.get_latent_representation(indices=np.sort(cells)))
+    mean = np.asarray(model.get_latent_representation(indices=np.sort(cells).tolist()))
     n_active = int((mean.var(axis=0) > _ACTIVE).sum())
     if n_active < 2:
         what = f"{n_active} of {mean.shape[1]} dimensions of the latent differ between cells."
