@@ -1,6 +1,5 @@
 """What every counterfactual obeys, whatever the weights of the flow."""
 
-import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 from cfmvc_scvi import CFMVC
 from cfmvc_scvi.config import ObservationConfig, SolverConfig
 from cfmvc_scvi.model.plan import Observation
-from cfmvc_scvi.module import ConditionTensors, transport
+from cfmvc_scvi.model.torch_networks import TorchNetworks
+from cfmvc_scvi.model.transport import ConditionArrays, transport
 
 relaxed = settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -50,6 +50,32 @@ def test_only_the_cells_that_change_change(law_model: CFMVC, law_data: ad.AnnDat
     own = ((law_data.obs["perturbation"] == "B") & (law_data.obs["dose"] == 0.5)).to_numpy()
     assert same(result.X[own], law_data.X[own])
     assert not same(result.X[~own], law_data.X[~own])
+
+
+@pytest.mark.parametrize("output", ["counts", "rate"])
+def test_no_strength_is_the_very_cell_and_full_strength_the_counterfactual(
+    law_model: CFMVC, law_data: ad.AnnData, output: str
+) -> None:
+    cells = law_data[:80].copy()
+    asked = {"output": output, "seed": 3}
+    own, default = (law_model.predict_counterfactual(cells, **asked, **x) for x in ({}, {"perturbation": "A+B"}))
+    none, full = (law_model.predict_counterfactual(cells, perturbation="A+B", strength=s, **asked) for s in (0.0, 1.0))
+    assert same(none.X, own.X) and (output != "counts" or same(none.X, cells.X))
+    assert np.array_equal(none.obsm["X_cfmvc"], none.obsm["X_cfmvc_counterfactual"])
+    assert same(full.X, default.X) and not same(full.X, none.X)
+    assert np.array_equal(full.obsm["X_cfmvc_counterfactual"], default.obsm["X_cfmvc_counterfactual"])
+    assert set(none.obs["target_condition"]) == {"A@1+B@1"} and none.uns["cfmvc"]["arguments"]["strength"] == 0
+
+
+def test_latents_at_a_strength_lie_on_the_line(law_model: CFMVC, law_data: ad.AnnData) -> None:
+    cells = controls(law_data)[:40].copy()
+    asked = {"perturbation": "A", "dose": 2.0, "output": "latent"}
+    start, end = (
+        law_model.predict_counterfactual(cells, **asked, strength=s).obsm["X_cfmvc_counterfactual"] for s in (0.0, 1.0)
+    )
+    for strength in (0.3, 1.5):
+        found = law_model.predict_counterfactual(cells, **asked, strength=strength).obsm["X_cfmvc_counterfactual"]
+        np.testing.assert_allclose(found, start + strength * (end - start), atol=1e-4)
 
 
 @given(data=st.data())
@@ -105,13 +131,16 @@ def test_the_velocity_of_control_cells_is_the_base(law_model: CFMVC, law_data: a
             assert torch.equal(velocity, flow.base(u, torch.tensor(t), context))
 
 
-@pytest.mark.parametrize(("perturbation", "dose"), [("A", 2.0), ("A+B", 1.0), ("A", 100.0)])
+@pytest.mark.parametrize(
+    ("perturbation", "dose", "strength"), [("A", 2.0, 1.0), ("A+B", 1.0, 1.0), ("A", 100.0, 1.0), ("A", 2.0, 0.4)]
+)
 @pytest.mark.parametrize("heterogeneity", [0.0, 1.0])
 def test_predicted_reference_cells_meet_the_level(
     law_model: CFMVC,
     law_data: ad.AnnData,
     perturbation: str,
     dose: float,
+    strength: float,
     heterogeneity: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -120,11 +149,12 @@ def test_predicted_reference_cells_meet_the_level(
         monkeypatch.setattr("cfmvc_scvi.model.counterfactual.Observation", free)
     cells = controls(law_data)
     asked = {"perturbation": perturbation, "dose": dose}
-    result = law_model.predict_counterfactual(cells, **asked, heterogeneity=heterogeneity, seed=7)
+    how = {"heterogeneity": heterogeneity, "strength": strength, "seed": 7}
+    result = law_model.predict_counterfactual(cells, **asked, **how)
     effect = law_model.get_effect(**asked).pivot(index="context", columns="gene", values="delta")[cells.var_names]
     for context in effect.index:
         mine = (cells.obs["cell_type"] == context).to_numpy()
-        goal = np.maximum(mean_log1p(cells.X[mine]) + effect.loc[context].to_numpy(), 0)
+        goal = np.maximum(mean_log1p(cells.X[mine]) + strength * effect.loc[context].to_numpy(), 0)
         assert np.median(np.abs(mean_log1p(result.X[mine]) - goal)) < (0.03 if perturbation == "A+B" else 0.02)
 
 
@@ -236,14 +266,11 @@ def test_new_cells_meet_the_level(law_model: CFMVC, law_data: ad.AnnData, pertur
 
 @pytest.mark.parametrize(("solver", "tolerance"), [(SolverConfig(), 1e-2), (SolverConfig("rk4", 20), 1e-4)])
 def test_there_and_back_returns_the_latent(law_model: CFMVC, solver: SolverConfig, tolerance: float) -> None:
-    flow = copy.deepcopy(law_model.module.flow).double()
-    generator = torch.Generator().manual_seed(0)
-    u, offset, context = torch.randn(3, 50, 6, dtype=torch.float64, generator=generator)
-    zero = torch.zeros(50, 2, dtype=torch.float64)
-    control = ConditionTensors(zero, context, 0 * offset)
-    perturbed = ConditionTensors(zero + torch.tensor([0.5, 2.0]), context, offset)
-    options = {"source": law_model.source_, "solver": solver}
-    with torch.no_grad():
-        away, _ = transport(flow, u, control, perturbed, **options)
-        back, _ = transport(flow, away, perturbed, control, **options)
-    assert (back - u).norm() < tolerance * (away - u).norm()
+    u, offset, context = np.random.default_rng(0).standard_normal((3, 50, 6))
+    zero = np.zeros((50, 2))
+    control = ConditionArrays(zero, context, 0 * offset)
+    perturbed = ConditionArrays(zero + [0.5, 2.0], context, offset)
+    solve = partial(TorchNetworks(law_model.module).solve, solver=solver)
+    away, _ = transport(solve, u, control, perturbed, source=law_model.source_)
+    back, _ = transport(solve, away, perturbed, control, source=law_model.source_)
+    assert np.linalg.norm(back - u) < tolerance * np.linalg.norm(away - u)

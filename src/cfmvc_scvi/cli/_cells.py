@@ -14,8 +14,8 @@ from cfmvc_scvi.data import assert_self_contained, check_counts, check_labels
 from cfmvc_scvi.errors import DataError
 
 
-def read_cells(path: Path) -> AnnData:
-    """Read an h5ad file that refers to no other file.
+def read_cells(path: Path, *, backed: bool = False) -> AnnData:
+    """Read an h5ad file that refers to no other file; `backed` leaves X in the file.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def read_cells(path: Path) -> AnnData:
     """
     assert_self_contained(path)
     try:
-        adata = read_h5ad(path)
+        adata = read_h5ad(path, backed="r" if backed else None)
     except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # what anndata makes of other HDF5
         raise DataError(f"'{path}' is not an h5ad file that anndata can read: {error}") from error
     if adata.n_obs == 0 or adata.n_vars == 0:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 __all__ = [
     "BatchKey",
+    "Config",
     "Control",
     "Data",
     "DoseKey",
     "FlowEpochs",
+    "Json",
     "LabelsKey",
     "Layer",
     "Overwrite",
@@ -18,12 +20,16 @@ __all__ = [
     "Source",
     "epochs",
     "refuse_existing",
+    "remove",
 ]
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import typer
+
+from cfmvc_scvi.cli._config import read_config
 
 _Stage: TypeAlias = Literal["representation", "flow", "joint"]
 
@@ -72,6 +78,19 @@ Source: TypeAlias = Annotated[
         help="Where the flow starts: control cells (best for the individual cell) or noise (can sample new cells).",
     ),
 ]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print JSON to standard output, for programs; all else goes to standard error.")
+]
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        is_eager=True,
+        callback=read_config,
+        help="File (.yaml) of these options, by their names; the command line overrides it.",
+    ),
+]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at --out.")]
 
 
@@ -81,6 +100,14 @@ def refuse_existing(out: Path, overwrite: bool) -> None:
         raise typer.BadParameter(f"'{out}' exists; choose another name, or add --overwrite.", param_hint="--out")
     if not out.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no directory '{out.absolute().parent}'; make it first.", param_hint="--out")
+
+
+def remove(out: Path) -> None:
+    """Remove a file or a directory, if it is there."""
+    if out.is_dir():
+        shutil.rmtree(out)
+    else:
+        out.unlink(missing_ok=True)
 
 
 def epochs(representation: int | None, flow: int | None) -> dict[_Stage, int]:

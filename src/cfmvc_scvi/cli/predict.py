@@ -20,9 +20,16 @@ def predict(
         Path, typer.Argument(metavar="MODEL_DIR", exists=True, file_okay=False, help="Directory of a trained model.")
     ],
     data: options.Data,
-    out: Annotated[Path, typer.Option(help="File (.h5ad) to write the predicted cells to.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="File (.h5ad, .zarr) to write the predicted cells to; after a crash, the same call goes on."),
+    ],
     perturbation: Annotated[
-        str | None, typer.Option(rich_help_panel=_ACTION, help="Perturbation, combination (A+B), or the control.")
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=_ACTION,
+            help="Perturbation, combination (A+B), or the control. Given several times, each becomes a layer.",
+        ),
     ] = None,
     dose: Annotated[
         float | None, typer.Option(min=0.0, rich_help_panel=_ACTION, help="Dose, in the unit of the training data.")
@@ -45,7 +52,7 @@ def predict(
 
     Example: cfmvc-scvi predict model kang.h5ad --perturbation IFNb --out predicted.h5ad
     """
-    if perturbation is None and dose is None and labels is None and batch is None:
+    if not perturbation and dose is None and labels is None and batch is None:
         raise typer.BadParameter("nothing changes; give --perturbation, --dose, --labels or --batch.")
     options.refuse_existing(out, overwrite)
 
@@ -56,17 +63,29 @@ def predict(
     console = Console(stderr=True)
     with console.status("loading model and cells"):
         model = CFMVC.load(model_dir, adata=False)
-        adata = read_cells(data)
+        adata = read_cells(data, backed=True)
     setup = model.registry["setup_args"]
     if model.vocabulary is None:
         raise DataError(f"the model in '{model_dir}' was trained without perturbations, so it predicts none.")
+    rows = None
+    if overwrite:
+        options.remove(out)
+        options.remove(out.with_name(f"{out.name}.partial"))
     if only_control:
-        adata = adata[of_control(adata, setup["perturbation_key"], setup["control_category"])].copy()
-    with console.status(f"predicting {adata.n_obs:,} cells"):
+        rows = of_control(adata, setup["perturbation_key"], setup["control_category"])
+    asked = perturbation if perturbation and len(perturbation) > 1 else next(iter(perturbation or []), None)
+    with console.status(f"predicting {adata.n_obs if rows is None else len(rows):,} cells"):
         result = model.predict_counterfactual(
-            adata, perturbation=perturbation, dose=dose, labels=labels, batch=batch, output=output, seed=seed
+            adata,
+            rows,
+            perturbation=asked,
+            dose=dose,
+            labels=labels,
+            batch=batch,
+            output=output,
+            seed=seed,
+            out=out,
         )
-        result.write_h5ad(out, compression="gzip")
     console.print(f"wrote {result.n_obs:,} cells ({output}) to {out}", soft_wrap=True)
     if n_unseen := result.uns["cfmvc"]["n_conditions_unseen"]:
         console.print(f"{n_unseen} of the groups were never seen under this condition: their means are extrapolated")

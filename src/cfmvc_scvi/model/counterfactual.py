@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from os import PathLike
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from anndata import AnnData
-from scvi import REGISTRY_KEYS
+from numpy.typing import NDArray
 
-from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.data import check_counts, check_names, check_obsm
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.model._base import ModelPart
-from cfmvc_scvi.model.answer import (
-    check_target,
-    condition_columns,
-    provenance,
-    stacked,
-    virtual_cells,
-    with_matrix,
-    write_back,
-)
-from cfmvc_scvi.model.cells import CellBatch, Group, module_tensors
+from cfmvc_scvi.model.answer import check_target, installed_versions, virtual_cells, write_back
+from cfmvc_scvi.model.asked import Asked, minibatches, with_parts
+from cfmvc_scvi.model.cells import Group
 from cfmvc_scvi.model.engine import Engine
-from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.plan import Observation
+from cfmvc_scvi.model.prediction import Parts, answered, chosen_seed, gathered, provenance
 from cfmvc_scvi.model.question import (
     Change,
     asked_contexts,
     asked_design,
     asked_indices,
+    asked_perturbations,
     category_code,
     check_output,
+    check_scales,
     level_of,
-    levels,
 )
-from cfmvc_scvi.model.trust import trust_of_cells
+from cfmvc_scvi.model.store import ChunkStore
+from cfmvc_scvi.model.torch_networks import TorchNetworks
 from cfmvc_scvi.model.virtual import VirtualCells
 from cfmvc_scvi.observe import cell_choice
 
 __all__ = ["CounterfactualMixin", "Output"]
 
 Output: TypeAlias = Literal["counts", "rate", "normalized", "latent"]
-_PREDICTION_BATCH = 1024
 
 
 class CounterfactualMixin(ModelPart):
@@ -56,9 +49,9 @@ class CounterfactualMixin(ModelPart):
     def predict_counterfactual(
         self,
         adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
         *,
-        perturbation: str | None = None,
+        perturbation: str | Sequence[str] | None = None,
         dose: float | None = None,
         labels: str | None = None,
         batch: str | None = None,
@@ -67,10 +60,12 @@ class CounterfactualMixin(ModelPart):
         seed: int | None = None,
         batch_size: int | None = None,
         key_added: str | None = None,
+        strength: float = 1.0,
         guidance_scale: float = 1.0,
         heterogeneity: float = 1.0,
         solver: SolverConfig | None = None,
         trust: bool = False,
+        out: str | PathLike[str] | None = None,
     ) -> AnnData:
         """Predict what these very cells would look like under another condition.
 
@@ -86,7 +81,8 @@ class CounterfactualMixin(ModelPart):
         indices
             Positions of cells of `adata` to ask about, or a mask; None is all.
         perturbation
-            Perturbation or combination (``'A+B'``), or the control category; None keeps each cell's own.
+            Perturbation or combination (``'A+B'``), or the control category; None keeps each cell's own. Several are
+            answered in one pass over the cells, which are read and encoded once.
         dose
             Dose of each part of the perturbation, in the unit of the data; None is 1, or each cell's own without
             `perturbation`.
@@ -106,12 +102,17 @@ class CounterfactualMixin(ModelPart):
             cells (with `spatial_key` a cell's neighbours must stay in `adata`; choose by `indices`). None draws one,
             which the result records.
         batch_size
-            Cells decoded at a time; it changes nothing else.
+            Cells decoded at a time, and in a chunk of `out`; it changes nothing else. None is 1024.
         key_added
             Also write the result into the data given: `layers[key]`, `obsm["X_" + key]` and `uns[key]`; NaN (zero
             counts) for cells not asked about.
+        strength
+            Partial effect, in [0, 1.5]: how far each cell goes from what it is (0, the very cell) to its counterfactual
+            (1), along the straight line in the latent and in the mean log1p CP10k; beyond 1 it goes further on. For
+            partial knock-down or inhibition whose dose is not known; where doses were measured, ask for a `dose`.
         guidance_scale
-            Strength of the flow's effect; 1 is off.
+            Factor of the effect in the velocity of the flow; 1 is off. Other than `strength` it leaves the expected
+            effect of a context as it is, and changes how cells differ in it.
         heterogeneity
             Share, in [0, 1], of the flow's differences between the cells of a context that goes into their rates. 0
             is the empirical-Bayes mean and the coupling alone; 1 trusts the flow fully, best for single cells where
@@ -120,6 +121,10 @@ class CounterfactualMixin(ModelPart):
             Method and steps of the ODE; None is five midpoint steps.
         trust
             Also say how far the expected effect can be relied on, which the first time takes a calibration.
+        out
+            File (``.h5ad``) or directory (``.zarr``) to write the answer to, chunk by chunk, so that no more than a
+            chunk is in memory. Chunks stand in ``<out>.partial`` until all are there: the same call after a crash goes
+            on where it was, with the seed it had, and ends in the same file.
 
         Returns
         -------
@@ -131,6 +136,10 @@ class CounterfactualMixin(ModelPart):
         the groups asked for were never seen (``n_conditions_unseen``) or lie beyond the doses seen
         (``n_conditions_extrapolated``).
 
+        Of several perturbations, each is a layer and a latent named after it, ``layers["A"]`` and ``obsm["X_A"]``,
+        X is None, there is no ``target_condition``, and trust is in ``trust_A``. With `out`, what is returned lacks X,
+        `layers` and `obsm`, which are in the file.
+
         Raises
         ------
         NotTrainedError
@@ -141,30 +150,49 @@ class CounterfactualMixin(ModelPart):
             If an argument is out of range, or the cells cannot be used; the message says why.
         NonFiniteError
             If the ODE leaves the finite numbers.
+        UnsupportedError
+            If `out` is neither ``.h5ad`` nor ``.zarr``.
         """
         self._require_flow()
         check_output(output)
-        if not 0 <= heterogeneity <= 1:
-            raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
-        if n_samples < 1 or (n_samples > 1 and (key_added is not None or output != "counts")):
+        check_scales(heterogeneity, guidance_scale, strength, batch)
+        names, alone = asked_perturbations(perturbation), key_added is None and out is None and output == "counts"
+        if n_samples < 1 or (n_samples > 1 and not (alone and None in names)):
             raise DataError(
-                f"n_samples is {n_samples}; more than one draw goes with output='counts' and without key_added."
+                f"n_samples is {n_samples}; more than one draw goes with one perturbation and output='counts', without "
+                "key_added and out."
             )
+        if key_added is not None and (out is not None or None not in names):
+            raise DataError("key_added goes with one perturbation, and without out; name one of them only.")
         if key_added is not None and adata is not None:
             check_target(self._rna(adata), self._var_names)  # before a view becomes a copy
+        store = None if out is None else ChunkStore(out, [name for name in names if name is not None])
         data = self._query(adata)
-        chosen = asked_indices(indices, data)
-        seed = _seed(seed)
-        engine = self._engine(guidance_scale, solver)
-        observations = [Observation(engine, heterogeneity, seed, draw) for draw in range(n_samples)]
-        change = Change(self, perturbation, dose, labels, batch)
-        cells = self._cells(engine, data, chosen, change, batch_size or _PREDICTION_BATCH)
-        result, seen = self._predicted(data, chosen, cells, observations, output, trust)
-        arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
-        more = {"n_samples": n_samples, "seed": seed, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
-        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
+        changes = {name: Change(self._known, asked, dose, labels, batch) for name, asked in names.items()}
+        asked = Asked.of(self, data, asked_indices(indices, data.n_obs), changes, strength)
+        seen = asked.levels(self)
+        asked_of = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
+        scales = {"strength": strength, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
+        more: dict[str, Any] = {**scales, "n_samples": n_samples}
+        engine, key = self._engine(guidance_scale, solver, strength), chosen_seed(seed)
+        if store is not None:
+            question = {**asked_of, **more, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
+            key = store.begin(question, key, self.module, asked)
+        observations = [Observation(engine, heterogeneity, key, draw) for draw in range(n_samples)]
+        numbers = None if store is None else store.missing
+        found = (
+            _in_order(cells, answered(cells_of, asked.groups_of(cells), observations, output))
+            for cells, cells_of in minibatches(self, data, asked, numbers, batch_size)
+        )
+        parts = gathered(found) if store is None else store.add(found)
+        result = with_parts(parts, asked.obs(self, data, trust), self._rna(data).var.copy())
+        result.uns["cfmvc"] = provenance(
+            engine.solver, engine.solved, seen.values(), installed_versions(), {**asked_of, **more, "seed": key}
+        )
+        if store is not None:
+            store.finish(result)
         if key_added is not None:
-            write_back(self._rna(data if adata is None else adata), result, chosen, key_added)
+            write_back(self._rna(data if adata is None else adata), result, asked.rows, key_added)
         return result
 
     @torch.inference_mode()
@@ -234,12 +262,12 @@ class CounterfactualMixin(ModelPart):
         check_output(output)
         if n_cells < 1:
             raise DataError(f"n_cells is {n_cells}; ask for at least one.")
-        design = tuple(map(float, asked_design(self, perturbation, dose)))
-        contexts = asked_contexts(self, labels, sample)
-        code = -1 if batch is None else category_code(self, REGISTRY_KEYS.BATCH_KEY, batch)
+        design = tuple(map(float, asked_design(self._known, perturbation, dose)))
+        contexts = asked_contexts(self._known, labels, sample)
+        code = -1 if batch is None else category_code("batch", self._known.batches, batch)
         groups = {int(context): Group(design, int(context), code) for context in contexts}
-        seen = {group: level_of(self, group) for group in groups.values()}
-        seed = _seed(seed)
+        seen = {group: level_of(self._known, group) for group in groups.values()}
+        seed = chosen_seed(seed)
         engine = self._engine(1.0, None)
         names = np.array([f"virtual_{seed}_{number}" for number in range(n_cells)])
         frequency = [self._reference.bulk.n_cells[self._reference.group(0, context)] for context in groups]
@@ -248,7 +276,9 @@ class CounterfactualMixin(ModelPart):
         result = virtual_cells(self, virtual, names, [groups[int(number)] for number in context], output)
         arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "sample": sample, "batch": batch}
         more = {"n_cells": n_cells, "output": output, "seed": seed}
-        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
+        result.uns["cfmvc"] = provenance(
+            engine.solver, engine.solved, seen.values(), installed_versions(), {**arguments, **more}
+        )
         return result
 
     def _require_flow(self) -> None:
@@ -259,11 +289,9 @@ class CounterfactualMixin(ModelPart):
         if self.minified_data_type is not None:
             raise UnsupportedError("The counts of this model's data were minified away; predict with the full data.")
 
-    def _engine(self, guidance_scale: float, solver: SolverConfig | None) -> Engine:
-        flow_coordinates = self._in_flow_coordinates
-        return Engine(
-            self.module, self._reference, self.source_, flow_coordinates, solver or SolverConfig(), guidance_scale
-        )
+    def _engine(self, guidance_scale: float, solver: SolverConfig | None, strength: float = 1.0) -> Engine:
+        networks = TorchNetworks(self.module)
+        return Engine(networks, self._reference, self.source_, solver or SolverConfig(), guidance_scale, strength)
 
     def _query(self, adata: AnnData | None) -> Any:
         """Return validated cells; those that training has not seen are checked as setup does."""
@@ -279,63 +307,8 @@ class CounterfactualMixin(ModelPart):
             check_obsm(data, self._setup_argument("spatial_key"))
         return data
 
-    def _cells(
-        self, engine: Engine, data: Any, chosen: np.ndarray, change: Change, batch_size: int
-    ) -> Iterator[CellBatch]:
-        """Iterate over the cells asked about in minibatches."""
-        niche = self._query_niche(data, self.get_anndata_manager(data, required=True))
-        names = np.asarray(self._rna(data).obs_names, dtype=str)
-        start = 0
-        for tensors in self._make_data_loader(data, indices=chosen, batch_size=batch_size):
-            rows = chosen[start : start + len(tensors[REGISTRY_KEYS.X_KEY])]
-            start += len(rows)
-            counts = sp.csr_matrix(tensors[REGISTRY_KEYS.X_KEY].cpu().numpy())
-            own, wanted = change(tensors)
-            tensors = module_tensors(tensors, engine.device, engine.dtype)
-            yield CellBatch(tensors, counts, names[rows], own, wanted, None if niche is None else niche[rows])
 
-    def _predicted(
-        self,
-        data: Any,
-        chosen: np.ndarray,
-        minibatches: Iterator[CellBatch],
-        observations: list[Observation],
-        output: Output,
-        trust: bool,
-    ) -> tuple[AnnData, dict[Group, Level]]:
-        blocks: list[list[Any]] = [[] for _ in observations]
-        latents, own, wanted = [], [], []
-        seen: dict[Group, Level] = {}
-        for cells in minibatches:
-            seen |= levels(self, cells)
-            observed, moved = observations[0].engine.latents(cells)
-            latents.append(torch.stack([observed, moved])[:, :, : self.module.n_intrinsic].float().cpu().numpy())
-            own += [cells.own.kinds[code] for code in cells.own.code]
-            wanted += [cells.wanted.kinds[code] for code in cells.wanted.code]
-            if output != "latent":
-                for block, observation in zip(blocks, observations, strict=True):
-                    block.append(observation.matrix(cells, observed, moved, output))
-        obs = data.obs.iloc[chosen]
-        obs = obs[[column for column in obs if not str(column).startswith("_scvi")]]
-        obs = obs.assign(**condition_columns(self, own, "source"), **condition_columns(self, wanted, "target"))
-        if trust:
-            obs = obs.assign(trust=trust_of_cells(self, own, wanted))
-        stack = sp.vstack if output == "counts" else np.vstack
-        before, after = np.concatenate(latents, axis=1)
-        draws = []
-        for block in blocks:
-            draw = with_matrix(stack(block) if block else None, obs.copy(), self._rna(data).var.copy())
-            draw.obsm["X_cfmvc"], draw.obsm["X_cfmvc_counterfactual"] = before, after
-            draws.append(draw)
-        return stacked(draws), seen
-
-    def _query_niche(self, data: Any, manager: Any) -> np.ndarray | None:
-        if CFMVC_REGISTRY_KEYS.SPATIAL_KEY not in manager.data_registry:
-            return None
-        mean = self.get_latent_representation(data, batch_size=_PREDICTION_BATCH)
-        u = self.module.standardise(torch.as_tensor(mean, device=self.device)).cpu().numpy()
-        return self._niche(manager, u)
-
-
-def _seed(seed: int | None) -> int:
-    return int(np.random.default_rng().integers(2**31)) if seed is None else int(seed)
+def _in_order(cells: np.ndarray, parts: Parts) -> Parts:
+    """Return the parts of a minibatch in the order in which its cells were asked about."""
+    order = np.argsort(cells, kind="stable")
+    return {place: values[order] for place, values in parts.items()}

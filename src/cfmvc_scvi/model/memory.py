@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import PairConfig, ReferenceConfig
-from cfmvc_scvi.data import Contexts, PerturbationField, condition_table
+from cfmvc_scvi.data import Contexts, CountRows, PerturbationField, condition_table
 from cfmvc_scvi.errors import DataError, NotTrainedError
 from cfmvc_scvi.model._base import ModelPart
+from cfmvc_scvi.model.engine import flow_coordinates
 from cfmvc_scvi.model.niche import neighbour_mean
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.reference import Reference, group_means
@@ -89,7 +89,7 @@ class MemoryMixin(ModelPart):
         designs, condition = condition_table(self._designs()[cells])
         context = contexts.encode(*self._label_codes())[cells]
         get = self.adata_manager.get_from_registry
-        counts = _in_memory(get(REGISTRY_KEYS.X_KEY), cells)
+        counts = CountRows(get(REGISTRY_KEYS.X_KEY), cells)
         keys = set(self.adata_manager.data_registry) - {REGISTRY_KEYS.X_KEY, CFMVC_REGISTRY_KEYS.PERTURBATION_KEY}
         tensors = {key: _columns(get(key))[cells] for key in sorted(keys)}
         names = np.asarray(self._rna(self.adata).obs_names, dtype=str)[cells]
@@ -153,13 +153,8 @@ class MemoryMixin(ModelPart):
     def _offsets(self) -> np.ndarray:
         """Return the moving frame of each (condition, context) in the flow's coordinates."""
         frames = np.stack([self._reference.frame(design) for design in self._reference.designs])
-        return self._in_flow_coordinates(frames)
-
-    def _in_flow_coordinates(self, frames: np.ndarray) -> np.ndarray:
-        """Return frames `(..., contexts, dims)` as shifts (source control) or as centres (source noise)."""
         location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
-        centre = 0.0 if self.source_ == "control" else self._reference.context_features() - location
-        return ((frames + centre) / scale).astype(np.float32)
+        return flow_coordinates(frames, self._reference, location, scale, self.source_)
 
     def _niche(self, manager: AnnDataManager, u: np.ndarray) -> np.ndarray | None:
         """Return the mean latent u of the neighbours of each cell in space; None without space."""
@@ -187,11 +182,6 @@ class MemoryMixin(ModelPart):
             self.source_,
             np.random.default_rng(seed),
         )
-
-
-def _in_memory(matrix: Any, cells: np.ndarray) -> sp.csr_matrix:
-    chosen = matrix[cells]
-    return sp.csr_matrix(chosen.to_memory() if hasattr(chosen, "to_memory") else chosen, dtype=np.float32)
 
 
 def _columns(values: Any) -> np.ndarray:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from scvi import settings
 from scvi.model.base import UnsupervisedTrainingMixin
 from scvi.train import TrainingPlan, TrainRunner
 
+from cfmvc_scvi._compat import use_distributed_sampler
 from cfmvc_scvi.config import PairConfig, TrainingConfig
 from cfmvc_scvi.errors import CFMVCWarning, DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.model.memory import MemoryMixin
@@ -224,6 +226,11 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         if self.is_query_ and "joint" in stages:
             raise DataError(
                 "Stage 'joint' would change the reference that a query model rests on; train the reference."
+            )
+        if use_distributed_sampler(run.get("strategy")) and settings.seed is None:
+            raise DataError(
+                "Processes that train together must split the cells alike; set scvi.settings.seed to the same number "
+                "in each, before the model is made."
             )
         if str(run.get("precision")) in _HALF_PRECISION:
             raise UnsupportedError(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.distributions import Poisson
+from scvi.distributions import NegativeBinomial, Poisson
 from scvi.module import VAE
 from scvi.module.base import LossOutput
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from cfmvc_scvi._compat import MODULE_KEYS
 from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.module.encoder import IntrinsicTechnicalEncoder
+from cfmvc_scvi.module.likelihood import SparseNegativeBinomial
 from cfmvc_scvi.nn import VelocityField
 
 __all__ = ["CFMVCModule"]
@@ -186,7 +187,7 @@ class CFMVCModule(VAE):
             inputs.append(self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch))
         else:
             categories.insert(0, batch)
-        log_depth = torch.zeros(len(z), 1, device=z.device)  # which the shares do not depend on
+        log_depth = torch.zeros(z.shape[0], 1, device=z.device)  # which the shares do not depend on
         with torch.autocast(device_type=z.device.type, enabled=False):
             label = tensors[REGISTRY_KEYS.LABELS_KEY]
             scale = self.decoder(self.dispersion, torch.cat(inputs, dim=-1), log_depth, *categories, label)[0]
@@ -214,14 +215,20 @@ class CFMVCModule(VAE):
         y: Tensor | None = None,
         transform_batch: Tensor | None = None,
     ) -> dict[str, Any]:
-        """Decode as scvi does, never in half precision: eight bits hold neither a rate nor a softmax over genes."""
+        """Decode as scvi does, never in half precision: eight bits hold neither a rate nor a softmax over genes.
+
+        A negative binomial is that of `module.likelihood`.
+        """
         with torch.autocast(device_type=z.device.type, enabled=False):
             outputs = super().generative(
                 z, library, batch_index, cont_covs, cat_covs, size_factor, y, transform_batch=transform_batch
             )
-            if isinstance(outputs[MODULE_KEYS.PX_KEY], Poisson):
-                outputs[MODULE_KEYS.PX_KEY] = _positive(outputs[MODULE_KEYS.PX_KEY])
-            return outputs
+        px = outputs[MODULE_KEYS.PX_KEY]
+        if type(px) is NegativeBinomial:
+            outputs[MODULE_KEYS.PX_KEY] = SparseNegativeBinomial(mu=px.mu, theta=px.theta, scale=px.scale)
+        elif isinstance(px, Poisson):
+            outputs[MODULE_KEYS.PX_KEY] = _positive(px)
+        return outputs
 
     def loss(
         self,

@@ -59,6 +59,13 @@ class _FiniteGuard(pl.LightningModule):
         if value is not None:
             self.check(validation_loss=value)
 
+    def on_train_end(self) -> None:
+        """Give all processes the buffers of the first: each has counted other cells since they were last shared."""
+        super().on_train_end()
+        if self.trainer.world_size > 1:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     @staticmethod
     def _first_bad(tensors: Iterable[tuple[str, Tensor | None]]) -> str | None:
         return next((name for name, value in tensors if value is not None and not torch.isfinite(value).all()), None)
@@ -267,7 +274,7 @@ class JointPlan(RepresentationPlan):
         if flow_loss is None:
             return loss
         self.check(flow_loss=flow_loss.detach())
-        self.log("flow_loss_train", flow_loss, on_step=False, on_epoch=True, batch_size=len(batch["X"]))
+        self._log("flow_loss_train", flow_loss, len(batch["X"]))
         return loss + self.flow_weight * flow_loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -275,7 +282,10 @@ class JointPlan(RepresentationPlan):
         super().validation_step(batch, batch_idx)
         flow_loss = self._flow_loss(batch, at_random=False)
         if flow_loss is not None:
-            self.log("flow_loss_validation", flow_loss, on_step=False, on_epoch=True, batch_size=len(batch["X"]))
+            self._log("flow_loss_validation", flow_loss, len(batch["X"]))
+
+    def _log(self, name: str, loss: Tensor, n_cells: int) -> None:
+        self.log(name, loss, on_step=False, on_epoch=True, batch_size=n_cells, sync_dist=bool(self.use_sync_dist))
 
     def _flow_loss(self, batch: dict[str, Tensor], at_random: bool = True) -> Tensor | None:
         posterior = self.module.inference(**self.module._get_inference_input(batch))["qz"]
