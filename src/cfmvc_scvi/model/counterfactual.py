@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
@@ -58,7 +59,7 @@ class CounterfactualMixin(ModelPart):
     def predict_counterfactual(
         self,
         adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
         *,
         perturbation: str | None = None,
         dose: float | None = None,

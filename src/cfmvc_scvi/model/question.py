@@ -174,7 +174,7 @@ def level_of(model: Any, group: Group) -> Level:
     return model._reference.level(group.row, group.context)
 
 
-def asked_indices(indices: Sequence[int] | None, data: AnnData) -> NDArray[np.int64]:
+def asked_indices(indices: Sequence[int] | NDArray[Any] | None, data: AnnData) -> NDArray[np.int64]:
     """Return the positions of the cells asked about, given as None (all), positions or a mask; DataError if unfit."""
     if indices is None:
         return np.arange(data.n_obs)

@@ -10,6 +10,7 @@ from cfmvc_scvi.pl.dose_response import dose_response
 from cfmvc_scvi.pl.embedding import embedding
 from cfmvc_scvi.pl.history import history
 from cfmvc_scvi.pl.skill import skill
+from cfmvc_scvi.pl.tissue import tissue
 from cfmvc_scvi.pl.trust import trust
 from cfmvc_scvi.pl.velocity import project_velocity, velocity
 
@@ -25,6 +26,7 @@ __all__ = [
     "history",
     "project_velocity",
     "skill",
+    "tissue",
     "trust",
     "velocity",
 ]

@@ -10,6 +10,7 @@ from cfmvc_scvi.tl.interactions import interactions
 from cfmvc_scvi.tl.latent import latent
 from cfmvc_scvi.tl.rank_perturbations import rank_perturbations
 from cfmvc_scvi.tl.trust import trust
+from cfmvc_scvi.tl.virtual_tissue import virtual_tissue
 
 __all__ = [
     "benchmark",
@@ -22,4 +23,5 @@ __all__ = [
     "latent",
     "rank_perturbations",
     "trust",
+    "virtual_tissue",
 ]
