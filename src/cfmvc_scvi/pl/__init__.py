@@ -13,6 +13,7 @@ from cfmvc_scvi.pl.gradients import gradients
 from cfmvc_scvi.pl.history import history
 from cfmvc_scvi.pl.latent import latent
 from cfmvc_scvi.pl.skill import skill
+from cfmvc_scvi.pl.tissue import tissue
 from cfmvc_scvi.pl.trust import trust
 from cfmvc_scvi.pl.velocity import project_velocity, velocity
 
@@ -32,6 +33,7 @@ __all__ = [
     "project_velocity",
     "similarity",
     "skill",
+    "tissue",
     "trust",
     "velocity",
 ]

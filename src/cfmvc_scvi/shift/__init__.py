@@ -12,6 +12,7 @@ from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
 from cfmvc_scvi.shift.hill import HillFit, fit_hill
 from cfmvc_scvi.shift.interaction import InteractionFit, fit_interactions, interaction_rows
 from cfmvc_scvi.shift.links import DepthCurve
+from cfmvc_scvi.shift.niche import NicheResponse, fit_niche_response, niche_field
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
 from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, own_gene_fold, shared_shift
 from cfmvc_scvi.shift.similarity import (
@@ -34,6 +35,7 @@ __all__ = [
     "HillFit",
     "InteractionFit",
     "LeftOut",
+    "NicheResponse",
     "PairFit",
     "PseudoBulk",
     "SharedShift",
@@ -47,6 +49,7 @@ __all__ = [
     "expected_noise",
     "fit_hill",
     "fit_interactions",
+    "fit_niche_response",
     "gene_classes",
     "interaction_rows",
     "interpolate_dose",
@@ -55,6 +58,7 @@ __all__ = [
     "leave_one_out",
     "linear_kernel",
     "monotone_effects",
+    "niche_field",
     "own_gene_fold",
     "pair_fit",
     "pairs_to_leave_out",

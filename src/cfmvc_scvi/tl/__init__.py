@@ -12,6 +12,7 @@ from cfmvc_scvi.tl.joint_umap import joint_umap
 from cfmvc_scvi.tl.latent import latent
 from cfmvc_scvi.tl.rank_perturbations import rank_perturbations
 from cfmvc_scvi.tl.trust import trust
+from cfmvc_scvi.tl.virtual_tissue import virtual_tissue
 
 __all__ = [
     "benchmark",
@@ -26,4 +27,5 @@ __all__ = [
     "latent",
     "rank_perturbations",
     "trust",
+    "virtual_tissue",
 ]
