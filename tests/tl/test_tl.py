@@ -125,3 +125,16 @@ def test_impossible_interactions(
 def test_interactions_are_not_written_into_views(model: CFMVC, tiny_adata: ad.AnnData) -> None:
     with pytest.raises(DataError, match=r"view.*copy"):
         tl.interactions(tiny_adata[:20], model, "A+B")
+
+
+def test_disentanglement(model: CFMVC, tiny_adata: ad.AnnData) -> None:
+    table = tl.disentanglement(tiny_adata, model).set_index(["latent", "factor"])
+    assert len(table) == 4 and (table["n_cells"] == 360).all()
+    leak, batch = table.loc[("technical", "perturbation")], table.loc[("technical", "batch")]
+    assert abs(leak["auc"] - 0.5) < 0.12 and not leak["wanted"]  # read from batch and depth alone
+    assert batch["auc"] > 0.95 and batch["p_value"] == 0.01
+    few = tiny_adata[:30].copy()
+    few.obs["batch"], few.obs["perturbation"] = "b1", "A"
+    for data, asked, words in [(few, {}, "two labels"), (tiny_adata, {"n_cells": 5}, "n_cells is 5")]:
+        with pytest.raises(DataError, match=words):
+            tl.disentanglement(data, model, **asked)

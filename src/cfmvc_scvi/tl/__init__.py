@@ -4,6 +4,7 @@ from cfmvc_scvi.tl.benchmark import benchmark
 from cfmvc_scvi.tl.counterfactual import counterfactual
 from cfmvc_scvi.tl.counterfactual_trajectory import counterfactual_trajectory
 from cfmvc_scvi.tl.diagnose import diagnose
+from cfmvc_scvi.tl.disentanglement import disentanglement
 from cfmvc_scvi.tl.dose_response import dose_response
 from cfmvc_scvi.tl.effect import effect
 from cfmvc_scvi.tl.evaluate import evaluate
@@ -19,6 +20,7 @@ __all__ = [
     "counterfactual",
     "counterfactual_trajectory",
     "diagnose",
+    "disentanglement",
     "dose_response",
     "effect",
     "evaluate",
