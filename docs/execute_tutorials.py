@@ -23,7 +23,7 @@ def execute(source: Path, target: Path) -> float:
     notebook.metadata = nbformat.from_dict({"kernelspec": _KERNEL})
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
-        NotebookClient(notebook, timeout=900, resources={"metadata": {"path": directory}}).execute()
+        NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": directory}}).execute()
     seconds = time.monotonic() - begin
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # random ids, and times, would change with every run

@@ -6,7 +6,7 @@ import pytest
 from cfmvc_scvi import __version__
 from cfmvc_scvi.cli import app
 
-COMMANDS = ("demo", "train", "predict", "evaluate", "benchmark", "info", "app")
+COMMANDS = ("demo", "train", "predict", "evaluate", "benchmark", "report", "info", "app")
 
 
 def test_commands_are_listed(run):

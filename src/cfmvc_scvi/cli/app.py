@@ -22,6 +22,7 @@ from cfmvc_scvi.cli.export import export
 from cfmvc_scvi.cli.info import info
 from cfmvc_scvi.cli.look import look
 from cfmvc_scvi.cli.predict import predict
+from cfmvc_scvi.cli.report import report
 from cfmvc_scvi.cli.train import train
 from cfmvc_scvi.errors import CFMVCError, CFMVCWarning
 
@@ -57,7 +58,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, predict, evaluate, benchmark, export, info):
+for command in (demo, train, predict, evaluate, benchmark, report, export, info):
     app.command()(command)
 app.command(name="app")(look)
 

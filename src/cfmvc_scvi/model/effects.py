@@ -10,6 +10,7 @@ from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.cells import Group
 from cfmvc_scvi.model.interaction_table import interaction_table
+from cfmvc_scvi.model.left_out import left_out_effect
 from cfmvc_scvi.model.question import asked_design, level_of
 from cfmvc_scvi.model.trust import effect_interval, trust_row
 from cfmvc_scvi.shift import check_level
@@ -18,7 +19,7 @@ __all__ = ["EffectMixin"]
 
 
 class EffectMixin(ModelPart):
-    """`get_doses`, `get_effect`, `get_interaction` and `get_trust` of `CFMVC`."""
+    """`get_doses`, `get_effect`, `get_interaction`, `get_left_out_effect` and `get_trust` of `CFMVC`."""
 
     def get_effect(
         self, perturbation: str, *, dose: float | None = None, level: float = 0.9, n_cells: int | None = None
@@ -145,6 +146,36 @@ class EffectMixin(ModelPart):
                 Group(tuple(np.where(np.arange(len(groups[0].row)) == part, groups[0].row, 0.0)), groups[0].context),
             )
         return interaction_table(self, groups, level)
+
+    def get_left_out_effect(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
+        """Predict the effect of a perturbation in each context that saw it from the other contexts that did.
+
+        Nothing is trained again: the latent has seen the context, but mean effects do not depend on it. The prediction
+        is that of `get_effect` for a context not seen, and can be compared with what was measured.
+
+        Parameters
+        ----------
+        perturbation
+            Perturbation or combination.
+        dose
+            Dose of each part; None is 1.
+
+        Returns
+        -------
+        Columns ``context``, ``gene``, ``delta`` (predicted) and ``measured`` (mean log1p CP10k less that of control
+        cells), ``sd`` (of the prediction); no rows where fewer than two contexts saw the perturbation.
+
+        Raises
+        ------
+        NotTrainedError
+            If the representation is not trained.
+        UnknownConditionError
+            If the perturbation is unknown, or no context saw it at this dose.
+        DataError
+            If the dose cannot be used, or the model has no perturbations.
+        """
+        self._require("representation")
+        return left_out_effect(self._reference, asked_design(self, perturbation, dose), self._var_names)
 
     def get_trust(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
         r"""Return how far the expected effect of a perturbation can be relied on, in each context with control cells.

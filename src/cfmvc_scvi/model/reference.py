@@ -251,14 +251,14 @@ class Reference:
 
     def _goal(self, condition: int) -> EffectGoal:
         if condition not in self._goals:
-            expected, perturbed = self.relatives.expected(condition), self._bulk_over_contexts(condition)
+            expected, perturbed = self.relatives.expected(condition), self.bulk_over_contexts(condition)
             self._goals[condition] = effect_goal(expected, perturbed, self.config)
         return self._goals[condition]
 
     def calibration(self) -> Calibration:
         """Return how far off contexts are that are left out of training; computed once, on some genes and pairs."""
         if self._calibration is None:
-            bulks = self.relatives.expected, self._bulk_over_contexts
+            bulks = self.relatives.expected, self.bulk_over_contexts
             self._calibration = left_out_calibration(self.groups, self.control_contexts, *bulks, self.config)
         return self._calibration
 
@@ -266,7 +266,7 @@ class Reference:
         """Return the pseudo-bulk of the groups whose conditions lend their noise to a level."""
         return self.bulk.take(np.isin(self.groups[:, 0], level.partner_conditions))
 
-    def _bulk_over_contexts(self, condition: int) -> PseudoBulk:
+    def bulk_over_contexts(self, condition: int) -> PseudoBulk:
         """Return the pseudo-bulk of a condition over the contexts with control cells; unseen ones are empty groups."""
         chosen = np.array([self.group(condition, context) for context in self.control_contexts])
         empty = pseudo_bulk(sp.csr_matrix((0, self.bulk.n_genes)), np.empty(0, dtype=int), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["history"]
+__all__ = ["curves", "history"]
 
 import os
 import re
@@ -59,11 +59,11 @@ def history(
     >>> from cfmvc_scvi import pl
     >>> axes = pl.history({"elbo_train": pd.DataFrame({"elbo_train": [9.0, 5.0, 4.0]})})
     """
-    curves = _curves(history)
-    if not curves:
+    found = curves(history)
+    if not found:
         raise DataError(f"none of the {len(history)} metrics changes over epochs; train the model first.")
-    drawn = panels(axes, len(curves), (3.0, 2.4), n_columns=3)
-    for ax, (name, parts) in zip(drawn, curves.items(), strict=True):
+    drawn = panels(axes, len(found), (3.0, 2.4), n_columns=3)
+    for ax, (name, parts) in zip(drawn, found.items(), strict=True):
         for part, curve in parts.items():
             marker = "o" if len(curve) == 1 else None
             ax.plot(curve.index, curve.to_numpy(), color=_COLOURS[part], marker=marker, label=part)
@@ -80,9 +80,9 @@ def history(
     return drawn
 
 
-def _curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.Series]]:
+def curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.Series]]:
     """Curves by loss and by part of the data, without duplicates."""
-    curves: dict[str, dict[str, pd.Series]] = {}
+    result: dict[str, dict[str, pd.Series]] = {}
     for key, frame in history.items():
         found = _PART.search(key)
         if found is None or key.endswith("_step"):
@@ -90,11 +90,11 @@ def _curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.Serie
         curve = pd.to_numeric(frame.iloc[:, 0], errors="raise").astype(float).dropna()
         name = _PART.sub("", key).removesuffix("_epoch").strip("_").replace("_", " ")
         name = name.replace("elbo", "negative ELBO").replace("kl local", "KL").replace("kl global", "global KL")
-        known = [other for parts in curves.values() for part, other in parts.items() if part == found[1]]
+        known = [other for parts in result.values() for part, other in parts.items() if part == found[1]]
         if len(curve) == 0 or (len(curve) > 1 and np.ptp(curve) == 0) or any(_same(curve, other) for other in known):
             continue
-        curves.setdefault(name, {})[found[1]] = curve
-    return curves
+        result.setdefault(name, {})[found[1]] = curve
+    return result
 
 
 def _stage(name: str) -> str:
