@@ -52,6 +52,32 @@ def test_only_the_cells_that_change_change(law_model: CFMVC, law_data: ad.AnnDat
     assert not same(result.X[~own], law_data.X[~own])
 
 
+@pytest.mark.parametrize("output", ["counts", "rate"])
+def test_no_strength_is_the_very_cell_and_full_strength_the_counterfactual(
+    law_model: CFMVC, law_data: ad.AnnData, output: str
+) -> None:
+    cells = law_data[:80].copy()
+    asked = {"output": output, "seed": 3}
+    own, default = (law_model.predict_counterfactual(cells, **asked, **x) for x in ({}, {"perturbation": "A+B"}))
+    none, full = (law_model.predict_counterfactual(cells, perturbation="A+B", strength=s, **asked) for s in (0.0, 1.0))
+    assert same(none.X, own.X) and (output != "counts" or same(none.X, cells.X))
+    assert np.array_equal(none.obsm["X_cfmvc"], none.obsm["X_cfmvc_counterfactual"])
+    assert same(full.X, default.X) and not same(full.X, none.X)
+    assert np.array_equal(full.obsm["X_cfmvc_counterfactual"], default.obsm["X_cfmvc_counterfactual"])
+    assert set(none.obs["target_condition"]) == {"A@1+B@1"} and none.uns["cfmvc"]["arguments"]["strength"] == 0
+
+
+def test_latents_at_a_strength_lie_on_the_line(law_model: CFMVC, law_data: ad.AnnData) -> None:
+    cells = controls(law_data)[:40].copy()
+    asked = {"perturbation": "A", "dose": 2.0, "output": "latent"}
+    start, end = (
+        law_model.predict_counterfactual(cells, **asked, strength=s).obsm["X_cfmvc_counterfactual"] for s in (0.0, 1.0)
+    )
+    for strength in (0.3, 1.5):
+        found = law_model.predict_counterfactual(cells, **asked, strength=strength).obsm["X_cfmvc_counterfactual"]
+        np.testing.assert_allclose(found, start + strength * (end - start), atol=1e-4)
+
+
 @given(data=st.data())
 @relaxed
 def test_neither_order_nor_companions_nor_batch_size_matter(
@@ -105,13 +131,16 @@ def test_the_velocity_of_control_cells_is_the_base(law_model: CFMVC, law_data: a
             assert torch.equal(velocity, flow.base(u, torch.tensor(t), context))
 
 
-@pytest.mark.parametrize(("perturbation", "dose"), [("A", 2.0), ("A+B", 1.0), ("A", 100.0)])
+@pytest.mark.parametrize(
+    ("perturbation", "dose", "strength"), [("A", 2.0, 1.0), ("A+B", 1.0, 1.0), ("A", 100.0, 1.0), ("A", 2.0, 0.4)]
+)
 @pytest.mark.parametrize("heterogeneity", [0.0, 1.0])
 def test_predicted_reference_cells_meet_the_level(
     law_model: CFMVC,
     law_data: ad.AnnData,
     perturbation: str,
     dose: float,
+    strength: float,
     heterogeneity: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -120,11 +149,12 @@ def test_predicted_reference_cells_meet_the_level(
         monkeypatch.setattr("cfmvc_scvi.model.counterfactual.Observation", free)
     cells = controls(law_data)
     asked = {"perturbation": perturbation, "dose": dose}
-    result = law_model.predict_counterfactual(cells, **asked, heterogeneity=heterogeneity, seed=7)
+    how = {"heterogeneity": heterogeneity, "strength": strength, "seed": 7}
+    result = law_model.predict_counterfactual(cells, **asked, **how)
     effect = law_model.get_effect(**asked).pivot(index="context", columns="gene", values="delta")[cells.var_names]
     for context in effect.index:
         mine = (cells.obs["cell_type"] == context).to_numpy()
-        goal = np.maximum(mean_log1p(cells.X[mine]) + effect.loc[context].to_numpy(), 0)
+        goal = np.maximum(mean_log1p(cells.X[mine]) + strength * effect.loc[context].to_numpy(), 0)
         assert np.median(np.abs(mean_log1p(result.X[mine]) - goal)) < (0.03 if perturbation == "A+B" else 0.02)
 
 

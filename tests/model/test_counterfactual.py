@@ -54,6 +54,12 @@ def test_without_perturbations_there_is_no_counterfactual(
         ({"perturbation": "A", "dose": 1.0}, DataError, "dose_key"),
         ({"perturbation": "A", "output": "mean"}, DataError, "'mean'.*counts, rate, normalized, latent"),
         ({"perturbation": "A", "heterogeneity": 1.5}, DataError, r"heterogeneity is 1.5.*\[0, 1\]"),
+        ({"perturbation": "A", "strength": 1.6}, DataError, r"strength is 1.6.*\[0, 1.5\]"),
+        ({"perturbation": "A", "strength": -0.1}, DataError, "strength is -0.1"),
+        ({"perturbation": "A", "strength": np.nan}, DataError, "strength is nan"),
+        ({"perturbation": "A", "strength": 0.5, "batch": "b1"}, DataError, "'b1'.*between two batches"),
+        ({"perturbation": "A", "guidance_scale": -1.0}, DataError, "guidance_scale is -1.0"),
+        ({"perturbation": "A", "guidance_scale": np.inf}, DataError, "guidance_scale is inf"),
         ({"perturbation": "A", "n_samples": 0}, DataError, "n_samples is 0"),
         ({"perturbation": "A", "n_samples": 2, "output": "rate"}, DataError, "output='counts'"),
         ({"perturbation": "A", "indices": []}, DataError, "indices is empty"),
@@ -224,6 +230,20 @@ def test_unseen_pairs_of_label_and_sample(
         model.sample_cells("A", n_cells=2, labels="T", sample="d1")
     new = model.sample_cells("A", n_cells=6, sample="d1", seed=0)
     assert set(new.obs["donor"]) == {"d1"} and set(new.obs["target_context"]) <= {"B | d1", "mono | d1"}
+
+
+def test_a_part_of_the_way_needs_a_known_start(
+    tiny_adata: ad.AnnData, make_model: Callable[..., CFMVC], quick: dict[str, Any]
+) -> None:
+    held_out = ((tiny_adata.obs["perturbation"] == "B") & (tiny_adata.obs["cell_type"] == "T")).to_numpy()
+    model = make_model(tiny_adata[~held_out].copy())
+    model.train(**quick)
+    cells = tiny_adata[held_out][:6].copy()
+    with pytest.raises(DataError, match=r"strength is 0.5 for 6 cells of 'B' in context 'T'"):
+        model.predict_counterfactual(cells, perturbation="A", strength=0.5)
+    for strength in (0.0, 1.0):
+        result = model.predict_counterfactual(cells, perturbation="A", strength=strength, seed=0)
+        assert ((result.X != cells.X).nnz == 0) is (strength == 0)
 
 
 @pytest.mark.parametrize("dose", [-1.0, np.nan, np.inf])

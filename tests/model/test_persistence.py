@@ -249,8 +249,8 @@ def test_extra_state_without_a_taker_is_refused(tmp_path):
 
 
 def test_an_attribute_of_unknown_type_is_named(model, tmp_path):
-    model.shift_ = torch.ones(2)
-    with pytest.raises(ModelFileError, match=r"attributes\['shift_'\].*torch.Tensor"):
+    model.shift_ = {1, 2}
+    with pytest.raises(ModelFileError, match=r"attributes\['shift_'\].*set"):
         model.save(tmp_path / "model")
     assert os.listdir(tmp_path) == []
 

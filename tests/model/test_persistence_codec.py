@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import safetensors.numpy
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -105,6 +106,15 @@ def test_arrays(array):
     assert back.flags.writeable
 
 
+@pytest.mark.parametrize("tensor", [torch.eye(3)[:, 1], torch.tensor(7), torch.get_rng_state(), torch.ones(0, 2)])
+def test_tensors(tensor):
+    back = through_files(OrderedDict({"x": tensor, 0: True}))
+    assert type(back) is OrderedDict
+    assert list(back) == ["x", 0]
+    assert back["x"].dtype == tensor.dtype
+    assert torch.equal(back["x"], tensor)
+
+
 def test_registry_containers():
     registry = defaultdict(dict, {"X": {"state_registry": attrdict({"n": 3, "inner": {"names": ("a", "b")}})}})
     back = through_files(registry)
@@ -164,7 +174,9 @@ def test_pandas_string_dtype_is_written_as_plain_strings():
         ({"x": np.array([object()], dtype=object)}, r"\['x'\]\[0\] .*object"),
         ({("a", "b"): 1}, r"key of type tuple"),
         ({"d": defaultdict(set)}, r"\['d'\] .*set"),
-        ({"d": OrderedDict(a=1)}, r"\['d'\] .*OrderedDict"),
+        ({"d": Counter(a=1)}, r"\['d'\] .*Counter"),
+        ({"t": torch.ones(2, dtype=torch.bfloat16)}, r"\['t'\] .*bfloat16"),
+        ({"t": torch.eye(2).to_sparse()}, r"\['t'\] .*sparse"),
         ({"p": Path("x")}, r"\['p'\] .*Path"),
         ({"m": np.ma.masked_array([1], [True])}, r"\['m'\] .*MaskedArray"),
         ({"i": pd.MultiIndex.from_tuples([(1, 2)])}, r"\['i'\] .*MultiIndex"),

@@ -1,13 +1,14 @@
 """Tools that write a model's answers into the data."""
 
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pytest
 
 from cfmvc_scvi import CFMVC, tl
-from cfmvc_scvi.errors import UnknownConditionError
+from cfmvc_scvi.errors import DataError, UnknownConditionError
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +63,41 @@ def test_trust(model: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) -> None:
     np.testing.assert_array_equal(back["trust"], table["trust"])
     with pytest.raises(UnknownConditionError, match="'Z'"):
         tl.trust(tiny_adata, model, "Z")
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        ({"perturbations": ["Aa"]}, UnknownConditionError, "'Aa'.*Closest.*'A'"),
+        ({"perturbations": []}, DataError, "0 candidates"),
+        ({"perturbations": ["A", "A"]}, DataError, "each once"),
+        ({"level": 1.0}, DataError, "level is 1.0"),
+        ({"n_cells": 3}, DataError, "n_cells is 3"),
+        ({"n_resamples": 0}, DataError, "0 resamples"),
+        ({"output": "rate"}, DataError, "output="),
+        ({"strength": 2.0}, DataError, "strength is 2.0"),
+    ],
+)
+def test_impossible_rankings(
+    model: CFMVC, tiny_adata: ad.AnnData, asked: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        tl.rank_perturbations(tiny_adata, model, tiny_adata[:50].copy(), **asked)
+
+
+def test_targets_that_cannot_be_compared(model: CFMVC, tiny_adata: ad.AnnData) -> None:
+    logged = tiny_adata.copy()
+    logged.X = logged.X.log1p()
+    few, part = tiny_adata[:4].copy(), tiny_adata[:, :9].copy()
+    for target, words in ((few, "target has 4 cells"), (logged, "log-normalised"), (part, "51 genes of the model")):
+        with pytest.raises(DataError, match=words):
+            tl.rank_perturbations(tiny_adata, model, target)
+
+
+def test_a_ranking_is_a_function_of_the_seed(model: CFMVC, tiny_adata: ad.AnnData) -> None:
+    target = tiny_adata[tiny_adata.obs["perturbation"] == "A"].copy()
+    target.obs = target.obs[[]]  # its columns are not read
+    control = tiny_adata[tiny_adata.obs["perturbation"] == "control"].copy()
+    first, again, other = (tl.rank_perturbations(control, model, target, n_cells=60, seed=s) for s in (0, 0, 1))
+    assert first.equals(again) and not first.equals(other)
+    assert first.loc[0, "perturbation"] == "A" and list(first["energy"]) == sorted(first["energy"])

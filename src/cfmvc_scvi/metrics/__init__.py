@@ -36,14 +36,17 @@ from cfmvc_scvi.metrics.effects import (
     weighted_mse,
     weighted_r2,
 )
+from cfmvc_scvi.metrics.resampling import EnergyBootstrap, bootstrap_energy
 from cfmvc_scvi.metrics.spread import correlation_structure, variance_log_ratio, zero_share
 
 __all__ = [
     "CrossFittedPCA",
     "DEResult",
     "DistanceRatio",
+    "EnergyBootstrap",
     "HeldOutHalf",
     "auprc_de",
+    "bootstrap_energy",
     "cell_effect_correlation",
     "centroid_accuracy",
     "correlation_structure",

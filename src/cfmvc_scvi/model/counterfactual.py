@@ -29,6 +29,7 @@ from cfmvc_scvi.model.question import (
     asked_perturbations,
     category_code,
     check_output,
+    check_scales,
     level_of,
 )
 from cfmvc_scvi.model.store import ChunkStore
@@ -58,6 +59,7 @@ class CounterfactualMixin(ModelPart):
         seed: int | None = None,
         batch_size: int | None = None,
         key_added: str | None = None,
+        strength: float = 1.0,
         guidance_scale: float = 1.0,
         heterogeneity: float = 1.0,
         solver: SolverConfig | None = None,
@@ -103,8 +105,13 @@ class CounterfactualMixin(ModelPart):
         key_added
             Also write the result into the data given: `layers[key]`, `obsm["X_" + key]` and `uns[key]`; NaN (zero
             counts) for cells not asked about.
+        strength
+            Partial effect, in [0, 1.5]: how far each cell goes from what it is (0, the very cell) to its counterfactual
+            (1), along the straight line in the latent and in the mean log1p CP10k; beyond 1 it goes further on. For
+            partial knock-down or inhibition whose dose is not known; where doses were measured, ask for a `dose`.
         guidance_scale
-            Strength of the flow's effect; 1 is off.
+            Factor of the effect in the velocity of the flow; 1 is off. Other than `strength` it leaves the expected
+            effect of a context as it is, and changes how cells differ in it.
         heterogeneity
             Share, in [0, 1], of the flow's differences between the cells of a context that goes into their rates. 0
             is the empirical-Bayes mean and the coupling alone; 1 trusts the flow fully, best for single cells where
@@ -147,8 +154,7 @@ class CounterfactualMixin(ModelPart):
         """
         self._require_flow()
         check_output(output)
-        if not 0 <= heterogeneity <= 1:
-            raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
+        check_scales(heterogeneity, guidance_scale, strength, batch)
         names, alone = asked_perturbations(perturbation), key_added is None and out is None and output == "counts"
         if n_samples < 1 or (n_samples > 1 and not (alone and None in names)):
             raise DataError(
@@ -162,11 +168,12 @@ class CounterfactualMixin(ModelPart):
         store = None if out is None else ChunkStore(out, [name for name in names if name is not None])
         data = self._query(adata)
         changes = {name: Change(self, asked, dose, labels, batch) for name, asked in names.items()}
-        asked = Asked.of(self, data, asked_indices(indices, data), changes)
+        asked = Asked.of(self, data, asked_indices(indices, data), changes, strength)
         seen = asked.levels(self)
         asked_of = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
-        more = {"n_samples": n_samples, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
-        engine, key = self._engine(guidance_scale, solver), _seed(seed)
+        scales = {"strength": strength, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
+        more = {**scales, "n_samples": n_samples}
+        engine, key = self._engine(guidance_scale, solver, strength), _seed(seed)
         if store is not None:
             question = {**asked_of, **more, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
             key = store.begin(question, key, engine.module, asked)
@@ -277,11 +284,9 @@ class CounterfactualMixin(ModelPart):
         if self.minified_data_type is not None:
             raise UnsupportedError("The counts of this model's data were minified away; predict with the full data.")
 
-    def _engine(self, guidance_scale: float, solver: SolverConfig | None) -> Engine:
-        flow_coordinates = self._in_flow_coordinates
-        return Engine(
-            self.module, self._reference, self.source_, flow_coordinates, solver or SolverConfig(), guidance_scale
-        )
+    def _engine(self, guidance_scale: float, solver: SolverConfig | None, strength: float = 1.0) -> Engine:
+        networks = (self.module, self._reference, self.source_, self._in_flow_coordinates)
+        return Engine(*networks, solver or SolverConfig(), guidance_scale, strength)
 
     def _query(self, adata: AnnData | None) -> Any:
         """Return validated cells; those that training has not seen are checked as setup does."""

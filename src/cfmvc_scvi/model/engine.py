@@ -44,7 +44,9 @@ class Engine:
     solver
         Method and steps of the ODE.
     guidance_scale
-        Strength of the effect; 1 is off.
+        Factor of the flow's effect; 1 is off.
+    strength
+        Share of the way from the cell as it is to its counterfactual; 1 is all of it.
     residual_damping
         Share of the flow's mean residual over a group that is kept.
     solutions
@@ -57,6 +59,7 @@ class Engine:
     in_flow_coordinates: Callable[[np.ndarray], np.ndarray]
     solver: SolverConfig
     guidance_scale: float = 1.0
+    strength: float = 1.0
     residual_damping: float = 0.5
     solutions: list[Solution] = field(default_factory=list)
     _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -127,6 +130,9 @@ class Engine:
         self.solutions.extend(solutions)
         for (before, after), members in own.pairs(groups).items():
             u[members] -= (1 - self.residual_damping) * self.residual_mean(before, after)
+        if self.strength != 1:
+            start = self.module.standardise(z[rows, :n])
+            u = start + self.strength * (u - start)
         result = z.clone()
         result[rows, :n] = self.module.unstandardise(u)
         result[:, n:] = self._technical(cells, z)

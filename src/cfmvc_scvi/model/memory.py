@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
@@ -77,8 +77,11 @@ class MemoryMixin(ModelPart):
         contexts = self._reference.contexts.extend(none, none if self._has_samples else None, *names)
         self._reference = replace(self._reference, contexts=contexts)
 
-    def _remember(self) -> None:
-        """Summarise the training and validation cells, for everything that is estimated without a network."""
+    def _remember(self, seed: int) -> None:
+        """Summarise the training and validation cells, for everything that is estimated without a network.
+
+        `seed` chooses the cells whose counts are kept.
+        """
         if self.module.flow is None or self.is_query_:
             return
         cells, contexts = np.sort(np.concatenate(self._splits()[:2])), self._contexts()
@@ -90,7 +93,7 @@ class MemoryMixin(ModelPart):
         tensors = {key: _columns(get(key))[cells] for key in sorted(keys)}
         names = np.asarray(self._rna(self.adata).obs_names, dtype=str)[cells]
         everything = Panel(counts, tensors, names, condition, context, cells)
-        rng = np.random.default_rng(settings.seed)
+        rng = np.random.default_rng(seed)
         embeddings = self._embeddings()
         self._reference = Reference.build(everything, designs, contexts, ReferenceConfig(), rng, embeddings)
         self._remember_latents()
@@ -165,7 +168,7 @@ class MemoryMixin(ModelPart):
         coordinates = np.asarray(manager.get_from_registry(CFMVC_REGISTRY_KEYS.SPATIAL_KEY))
         return neighbour_mean(coordinates, u, slices).astype(np.float32)
 
-    def _minibatch_coupler(self) -> MinibatchCoupler:
+    def _minibatch_coupler(self, seed: int) -> MinibatchCoupler:
         if CFMVC_REGISTRY_KEYS.SPATIAL_KEY in self.adata_manager.data_registry:
             raise DataError(
                 "Stage 'joint' shuffles cells into minibatches, so it cannot use spatial_key; leave it out."
@@ -181,7 +184,7 @@ class MemoryMixin(ModelPart):
             table.offsets,
             principal_axes(table.mean[self._splits()[0]], PairConfig().coupling_dims),
             self.source_,
-            np.random.default_rng(settings.seed),
+            np.random.default_rng(seed),
         )
 
 

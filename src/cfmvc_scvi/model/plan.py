@@ -203,7 +203,7 @@ class Observation:
         level = np.asarray((sp.diags(1e4 / depth) @ cells.counts).log1p().mean(axis=0)).ravel()
         reference = self.engine.reference
         change = reference.level(wanted.row, wanted.context).mean - reference.level(own.row, own.context).mean
-        return np.maximum(level + change + self._batch_shift(cells, own, wanted), 0.0)
+        return np.maximum(level + self.engine.strength * change + self._batch_shift(cells, own, wanted), 0.0)
 
     def noise_of(self, wanted: Group) -> tuple[Array, NDArray[np.int64], Array]:
         """Return the inverse dispersion of a group, the panel's rows that lend it noise, and their probability."""

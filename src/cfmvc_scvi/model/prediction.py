@@ -21,7 +21,7 @@ from cfmvc_scvi.model.cells import CellBatch, Group, Groups, module_tensors
 from cfmvc_scvi.model.engine import Engine
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.plan import Observation
-from cfmvc_scvi.model.question import Change, levels
+from cfmvc_scvi.model.question import Change, asked_groups, levels
 from cfmvc_scvi.model.trust import trust_of_cells
 
 __all__ = ["OBSERVED_KEY", "Asked", "Parts", "answered", "gathered", "minibatches", "with_parts"]
@@ -47,19 +47,26 @@ class Asked:
         Group of each cell.
     wanted
         Groups asked for by the name of the answer; one answer alone has no name.
+    taken_to
+        Groups that the cells are taken to, by the same names: their own where no effect is asked for.
     """
 
     rows: NDArray[np.int64]
     names: NDArray[np.str_]
     own: Groups
     wanted: dict[str | None, Groups]
+    taken_to: dict[str | None, Groups]
 
     @classmethod
-    def of(cls, model: Any, data: Any, rows: NDArray[np.int64], changes: dict[str | None, Change]) -> Asked:
+    def of(
+        cls, model: Any, data: Any, rows: NDArray[np.int64], changes: dict[str | None, Change], strength: float
+    ) -> Asked:
         """Ask for cells at these positions of registered data under the conditions of `changes`."""
         names = np.asarray(model._rna(data).obs_names, dtype=str)[rows]
         own = next(iter(changes.values())).own(model.get_anndata_manager(data, required=True), rows)
-        return cls(rows, names, own, {name: change.wanted(own) for name, change in changes.items()})
+        wanted = {name: change.wanted(own) for name, change in changes.items()}
+        taken_to = {name: asked_groups(model, own, groups, strength) for name, groups in wanted.items()}
+        return cls(rows, names, own, wanted, taken_to)
 
     def levels(self, model: Any) -> dict[Group, Level]:
         """Return the level of each group asked for; errors as in `question.levels`."""
@@ -111,7 +118,7 @@ def minibatches(
     if model._rna(data).isbacked:  # scvi reads files in the order of their rows, whatever the order asked for
         chosen = [cells[np.argsort(asked.rows[cells], kind="stable")] for cells in chosen]
     loader = model._make_data_loader(data, indices=asked.rows[np.concatenate(chosen)], batch_size=size)
-    wanted = next(iter(asked.wanted.values()))
+    wanted = next(iter(asked.taken_to.values()))
     for cells, tensors in zip(chosen, loader, strict=True):
         counts = sp.csr_matrix(tensors[REGISTRY_KEYS.X_KEY].cpu().numpy())
         tensors = module_tensors(tensors, engine.device, engine.dtype)
@@ -125,11 +132,11 @@ def answered(
 ) -> Parts:
     """Return the answers for a minibatch, which holds these of the cells asked about; in their order."""
     engine = observations[0].engine
-    wanted = [groups.take(cells) for groups in asked.wanted.values()]
+    wanted = [groups.take(cells) for groups in asked.taken_to.values()]
     observed, moved = engine.latents_under(batch, wanted)
     n, order = engine.module.n_intrinsic, np.argsort(cells, kind="stable")
     parts = {OBSERVED_KEY: _single(observed[:, :n])[order]}
-    for name, groups, latents in zip(asked.wanted, wanted, moved, strict=True):
+    for name, groups, latents in zip(asked.taken_to, wanted, moved, strict=True):
         parts["obsm/X_cfmvc_counterfactual" if name is None else f"obsm/X_{name}"] = _single(latents[:, :n])[order]
         for observation in observations if output != "latent" else ():
             matrix = observation.matrix(batch.asked(groups), observed, latents, output)

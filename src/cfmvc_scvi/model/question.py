@@ -23,15 +23,18 @@ __all__ = [
     "Change",
     "asked_contexts",
     "asked_design",
+    "asked_groups",
     "asked_indices",
     "asked_perturbations",
     "category_code",
     "check_output",
+    "check_scales",
     "level_of",
     "levels",
 ]
 
 OUTPUTS = ("counts", "rate", "normalized", "latent")
+_MOST_STRENGTH = 1.5
 _KINDS = {REGISTRY_KEYS.LABELS_KEY: "label", REGISTRY_KEYS.BATCH_KEY: "batch", CFMVC_REGISTRY_KEYS.SAMPLE_KEY: "sample"}
 
 
@@ -220,6 +223,42 @@ def check_output(output: str) -> None:
     """Refuse an output that does not exist."""
     if output not in OUTPUTS:
         raise DataError(f"output is {output!r}; choose one of {', '.join(OUTPUTS)}.")
+
+
+def check_scales(heterogeneity: float, guidance_scale: float, strength: float, batch: str | None) -> None:
+    """Refuse scales of an effect that are out of range, and a part of the way to another batch."""
+    if not 0 <= heterogeneity <= 1:
+        raise DataError(f"heterogeneity is {heterogeneity}; it must lie in [0, 1].")
+    if not (np.isfinite(guidance_scale) and guidance_scale >= 0):
+        raise DataError(f"guidance_scale is {guidance_scale}; pass a finite number >= 0 (1 is the flow as trained).")
+    if not 0 <= strength <= _MOST_STRENGTH:
+        raise DataError(f"strength is {strength}; it must lie in [0, {_MOST_STRENGTH}] (1 is the whole effect).")
+    if strength != 1 and batch is not None:
+        raise DataError(
+            f"strength is {strength} and batch is {batch!r}: nothing lies between two batches. Ask for the batch with "
+            "strength=1, and for the partial effect without batch=."
+        )
+
+
+def asked_groups(model: Any, own: Groups, wanted: Groups, strength: float) -> Groups:
+    """Return the groups that cells are taken to: their own where no effect is asked for.
+
+    Raises
+    ------
+    DataError
+        If only a part of an effect is asked of cells whose own condition was not seen in their context.
+    """
+    if strength == 0:
+        return own
+    reference: Reference = model._reference
+    for (group, target), rows in own.pairs(wanted).items() if strength != 1 else ():
+        if group != target and reference.group(reference.condition(group.row), group.context) < 0:
+            raise DataError(
+                f"strength is {strength} for {len(rows)} cells of {model.vocabulary.names(group.row)[0]!r} in context "
+                f"'{reference.contexts.names[group.context]}', which training did not see, so the way from there is "
+                "not known. Ask it of control cells, or with strength=1."
+            )
+    return wanted
 
 
 def _check_dose(model: Any, dose: float) -> None:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from scvi import settings
 from scvi.model.base import UnsupervisedTrainingMixin
-from scvi.train import TrainingPlan, TrainRunner
+from scvi.train import LoudEarlyStopping, Trainer, TrainingPlan, TrainRunner
 
 from cfmvc_scvi._compat import use_distributed_sampler
 from cfmvc_scvi.config import PairConfig, TrainingConfig
 from cfmvc_scvi.errors import CFMVCWarning, DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.model.memory import MemoryMixin
+from cfmvc_scvi.model.resume import TrainingRun, agreed_options, given_options, plain_options, read_checkpoint
 from cfmvc_scvi.train import (
     STAGES,
     Checkpoint,
     FlowPlan,
     JointPlan,
     LatentDataModule,
+    MinibatchCoupler,
     RepresentationPlan,
     Stage,
     stage_of,
@@ -29,6 +34,23 @@ from cfmvc_scvi.train import (
 
 __all__ = ["StagedTrainingMixin"]
 
+_SPLIT_OPTIONS = (
+    "train_size",
+    "validation_size",
+    "shuffle_set_split",
+    "load_sparse_tensor",
+    "batch_size",
+    "datasplitter_kwargs",
+)
+_OWN_OPTIONS = {
+    *_SPLIT_OPTIONS,
+    "max_epochs",
+    "stage",
+    "plan_kwargs",
+    "flow_plan_kwargs",
+    "joint_plan_kwargs",
+    "pair_kwargs",
+}
 _HALF_PRECISION = ("16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 
 
@@ -55,6 +77,8 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         flow_plan_kwargs: Mapping[str, Any] | None = None,
         joint_plan_kwargs: Mapping[str, Any] | None = None,
         pair_kwargs: Mapping[str, Any] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        resume_from: str | os.PathLike[str] | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the model: the representation, then (with perturbations) the flow.
@@ -90,6 +114,14 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             Options of `train.FlowPlan` and of `train.JointPlan`.
         pair_kwargs
             Options of `config.PairConfig`: minibatches of the flow.
+        checkpoint_dir
+            New directory for a checkpoint, replaced after each epoch, from which an interrupted training can be
+            resumed. It is a saved model, which `load` reads too.
+        resume_from
+            The checkpoint of an interrupted training, which goes on from its last finished epoch and writes its further
+            checkpoints there (or to `checkpoint_dir`). Model and data must be made and set up as they were then;
+            arguments need not be repeated, but for functions and callbacks, and must not differ. On a CPU, in one
+            process, the weights will be bit-equal to those of a training that was not interrupted.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer` in each stage: callbacks, precision, gradient_clip_val,
             accumulate_grad_batches, strategy, logger and so on. The callbacks are those of each stage in turn;
@@ -102,7 +134,10 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         NonFiniteError
             If a loss, gradient or weight becomes NaN or infinite, in the step where it does.
         DataError
-            If a stage needs perturbations, counts or pairs of cells that there are not.
+            If a stage needs perturbations, counts or pairs of cells that there are not; if data, model or arguments
+            differ from those of the training that is resumed.
+        ModelFileError, CorruptModelError
+            If `checkpoint_dir` is not empty, or `resume_from` is not an intact checkpoint.
         UnsupportedError
             If `precision` would keep the weights themselves in half precision.
 
@@ -111,28 +146,66 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         CFMVCWarning
             If another split is asked for than the one the model was trained with.
         """
-        run = {"accelerator": accelerator, "devices": devices, "early_stopping": early_stopping, **trainer_kwargs}
-        split = {
+        given = {
+            "max_epochs": max_epochs,
+            "early_stopping": early_stopping,
             "train_size": train_size,
             "validation_size": validation_size,
             "shuffle_set_split": shuffle_set_split,
             "load_sparse_tensor": load_sparse_tensor,
             "batch_size": batch_size,
             "datasplitter_kwargs": datasplitter_kwargs,
+            "plan_kwargs": plan_kwargs,
+            "stage": stage,
+            "flow_plan_kwargs": flow_plan_kwargs,
+            "joint_plan_kwargs": joint_plan_kwargs,
+            "pair_kwargs": pair_kwargs,
+            **trainer_kwargs,
         }
-        stages = self._stages(stage, run)
-        if isinstance(max_epochs, Mapping) and (unknown := set(max_epochs) - set(STAGES)):
+        options, run = self._begin(given, checkpoint_dir, resume_from)
+        self._run(run, {**options, "accelerator": accelerator, "devices": devices})
+
+    def _begin(
+        self,
+        given: dict[str, Any],
+        checkpoint_dir: str | os.PathLike[str] | None,
+        resume_from: str | os.PathLike[str] | None,
+    ) -> tuple[dict[str, Any], TrainingRun]:
+        """Check the arguments and start, or take up again, the training that they ask for."""
+        defaults = {name: p.default for name, p in inspect.signature(StagedTrainingMixin.train).parameters.items()}
+        shaping = given_options(given, defaults)
+        directory = None if checkpoint_dir is None else Path(checkpoint_dir)
+        bundle = None
+        if resume_from is not None:
+            bundle = read_checkpoint(Path(resume_from))
+            shaping = agreed_options(shaping, bundle.extras["training"]["options"])
+            directory = directory or Path(resume_from)
+        options = {**given, **shaping}
+        stages, epochs = self._stages(options["stage"], options), options["max_epochs"]
+        if isinstance(epochs, Mapping) and (unknown := set(epochs) - set(STAGES)):
             raise ValueError(f"max_epochs names {sorted(unknown)[0]!r}; the stages are {', '.join(STAGES)}.")
-        self._check_split(split)
-        for name in stages:
-            epochs = max_epochs.get(name) if isinstance(max_epochs, Mapping) else max_epochs
-            own = _trainer_options(run, name)
+        self._check_split(options)
+        run = TrainingRun(self, stages, plain_options(shaping), directory)
+        if bundle is None:
+            run.start()
+        else:
+            run.resume(Path(cast(Any, resume_from)), bundle)
+        return options, run
+
+    def _run(self, run: TrainingRun, options: dict[str, Any]) -> None:
+        """Run the stages that remain."""
+        shared = {name: value for name, value in options.items() if name not in _OWN_OPTIONS}
+        split, epochs = {name: options[name] for name in _SPLIT_OPTIONS}, options["max_epochs"]
+        for name in run.remaining():
+            n = epochs.get(name) if isinstance(epochs, Mapping) else epochs
+            own = run.trainer_options(_trainer_options(shared, name))
             if name == "representation":
-                self._train_representation(epochs, split, plan_kwargs, own)
+                self._train_representation(run, n, split, options["plan_kwargs"], own)
             elif name == "flow":
-                self._train_flow(epochs, flow_plan_kwargs, PairConfig(**(pair_kwargs or {})), own)
+                pairs = PairConfig(**(options["pair_kwargs"] or {}))
+                self._train_flow(run, n, options["flow_plan_kwargs"], pairs, own)
             else:
-                self._train_joint(epochs, split, joint_plan_kwargs, own)
+                self._train_joint(run, n, split, options["joint_plan_kwargs"], own)
 
     def _stages(self, stage: Stage | Sequence[Stage] | None, run: Mapping[str, Any]) -> Sequence[Stage]:
         """Return the stages to run, after checking that the model can run them."""
@@ -156,8 +229,8 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             )
         if use_distributed_sampler(run.get("strategy")) and settings.seed is None:
             raise DataError(
-                "Processes that train together must split the cells alike; set scvi.settings.seed to the same number in "
-                "each, before the model is made."
+                "Processes that train together must split the cells alike; set scvi.settings.seed to one number in "
+                "all, before the model is made."
             )
         if str(run.get("precision")) in _HALF_PRECISION:
             raise UnsupportedError(
@@ -167,7 +240,12 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         return stages
 
     def _train_representation(
-        self, epochs: int | None, split: dict[str, Any], plan_kwargs: Mapping[str, Any] | None, run: dict[str, Any]
+        self,
+        run: TrainingRun,
+        epochs: int | None,
+        split: dict[str, Any],
+        plan_kwargs: Mapping[str, Any] | None,
+        trainer: dict[str, Any],
     ) -> None:
         config = TrainingConfig()
         split = self._with_splits(split, config.representation_batch_size)
@@ -181,9 +259,10 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             "n_epochs_kl_warmup": max(1, epochs // 10),
             **(plan_kwargs or {}),
         }
+        train = super().train
         with stage_of(self, "representation"):
-            super().train(epochs, **split, plan_kwargs=plan, **run)
-            self._remember()
+            run.fit(lambda: train(epochs, **split, plan_kwargs=plan, **trainer))
+            self._remember(run.seed)
 
     def _with_splits(self, split: dict[str, Any], batch_size: int) -> dict[str, Any]:
         """Keep the split of an earlier training, so that no stage learns from the test cells of another.
@@ -220,11 +299,16 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
                 "The model keeps the split of its first training, so that no stage learns from the test cells of "
                 "another; the split given is ignored. Make a new model for a new split.",
                 CFMVCWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _train_flow(
-        self, epochs: int | None, plan_kwargs: Mapping[str, Any] | None, pairs: PairConfig, run: dict[str, Any]
+        self,
+        run: TrainingRun,
+        epochs: int | None,
+        plan_kwargs: Mapping[str, Any] | None,
+        pairs: PairConfig,
+        trainer: dict[str, Any],
     ) -> None:
         table = self._latent_table()
         unknown = np.count_nonzero((table.condition < 0) | (table.context < 0))
@@ -233,30 +317,38 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
                 f"{unknown} of {len(table.mean)} cells have conditions or contexts that the reference does not know; "
                 "the flow does not learn from them.",
                 CFMVCWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        seed = settings.seed if settings.seed is not None else int(np.random.default_rng().integers(2**31))
-        data = LatentDataModule(table, self._splits(), source=self.source_, config=pairs, seed=seed)
-        if run["early_stopping"] and len(data.validation_sampler) == 0:
+        data = LatentDataModule(table, self._splits(), source=self.source_, config=pairs, seed=run.seed)
+        if trainer["early_stopping"] and len(data.validation_sampler) == 0:
             raise DataError("Early stopping needs pairs of validation cells, and there are none; leave it out.")
         plan = FlowPlan(self.module, **(plan_kwargs or {}))
         with stage_of(self, "flow"):
-            TrainRunner(self, plan, data, TrainingConfig().flow_epochs if epochs is None else epochs, **run)()
+            TrainRunner(self, plan, data, TrainingConfig().flow_epochs if epochs is None else epochs, **trainer)()
 
     def _train_joint(
-        self, epochs: int | None, split: dict[str, Any], plan_kwargs: Mapping[str, Any] | None, run: dict[str, Any]
+        self,
+        run: TrainingRun,
+        epochs: int | None,
+        split: dict[str, Any],
+        plan_kwargs: Mapping[str, Any] | None,
+        trainer: dict[str, Any],
     ) -> None:
         if "flow" not in self.trained_stages_:
             raise NotTrainedError("Stage 'joint' fine-tunes a trained flow; run train() or train(stage='flow') first.")
         config = TrainingConfig()
         options = {"max_kl_weight": config.kl_weight, "min_kl_weight": config.kl_weight, "n_epochs_kl_warmup": None}
-        plan = {**options, "couple": self._minibatch_coupler(), **(plan_kwargs or {})}
+        # the coupler rests on the latents that the stage began with, which a resumed one no longer has
+        resumed = None if run.state is None else run.state.get("coupler")
+        couple = self._minibatch_coupler(run.seed) if resumed is None else MinibatchCoupler.from_state(resumed)
+        plan = {**options, "couple": couple, **(plan_kwargs or {})}
         split = self._with_splits(split, config.joint_batch_size)
         self._training_plan_cls = JointPlan
         try:
             epochs = config.joint_epochs if epochs is None else epochs
+            train = super().train
             with stage_of(self, "joint"):
-                super().train(epochs, **split, plan_kwargs=plan, **run)
+                run.fit(lambda: train(epochs, **split, plan_kwargs=plan, **trainer))
                 self._remember_latents()
         finally:
             del self._training_plan_cls
@@ -274,4 +366,17 @@ def _trainer_options(run: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
         options["early_stopping_monitor"] = "validation_loss"
     elif stage == "representation" and of_flow:
         del options["early_stopping_monitor"]
+    if options.get("early_stopping") and use_distributed_sampler(options.get("strategy")):
+        callbacks.append(_early_stopping(options))
+        options.setdefault("check_val_every_n_epoch", 1)
     return {**options, "callbacks": callbacks}
+
+
+def _early_stopping(options: Mapping[str, Any]) -> LoudEarlyStopping:
+    """Return the callback that scvi's trainer adds by these options, but not to processes that train together.
+
+    Their losses are averages over all of them, so that all stop at once.
+    """
+    given = {key: value.default for key, value in inspect.signature(Trainer).parameters.items()} | dict(options)
+    names = ("monitor", "min_delta", "patience", "mode", "warmup_epochs")
+    return LoudEarlyStopping(**{name: given[f"early_stopping_{name}"] for name in names})

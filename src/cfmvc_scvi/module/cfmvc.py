@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import torch
 from scvi import REGISTRY_KEYS
+from scvi.distributions import NegativeBinomial
 from scvi.module import VAE
+from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput
 from torch import Tensor, nn
 from torch.nn.functional import softplus
@@ -15,6 +17,7 @@ from torch.nn.utils import parametrize
 from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.module.encoder import IntrinsicTechnicalEncoder
+from cfmvc_scvi.module.likelihood import SparseNegativeBinomial
 from cfmvc_scvi.nn import VelocityField
 
 __all__ = ["CFMVCModule"]
@@ -202,11 +205,18 @@ class CFMVCModule(VAE):
         y: Tensor | None = None,
         transform_batch: Tensor | None = None,
     ) -> dict[str, Any]:
-        """Decode as scvi does, never in half precision: eight bits hold neither a rate nor a softmax over genes."""
+        """Decode as scvi does, never in half precision: eight bits hold neither a rate nor a softmax over genes.
+
+        A negative binomial is that of `module.likelihood`.
+        """
         with torch.autocast(device_type=z.device.type, enabled=False):
-            return super().generative(
+            outputs = super().generative(
                 z, library, batch_index, cont_covs, cat_covs, size_factor, y, transform_batch=transform_batch
             )
+        px = outputs[MODULE_KEYS.PX_KEY]
+        if type(px) is NegativeBinomial:
+            outputs[MODULE_KEYS.PX_KEY] = SparseNegativeBinomial(mu=px.mu, theta=px.theta, scale=px.scale)
+        return outputs
 
     def loss(
         self,

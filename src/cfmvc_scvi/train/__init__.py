@@ -4,12 +4,15 @@ from cfmvc_scvi.train.checkpoint import Checkpoint
 from cfmvc_scvi.train.joint import MinibatchCoupler
 from cfmvc_scvi.train.latents import LatentDataModule, LatentTable, PairSampler, principal_axes
 from cfmvc_scvi.train.plans import FlowPlan, JointPlan, RepresentationPlan
-from cfmvc_scvi.train.stages import STAGES, Stage, stage_of
+from cfmvc_scvi.train.resume import EpochState, GivenIO, rng_state, set_rng_state
+from cfmvc_scvi.train.stages import STAGES, Stage, merged_history, stage_of
 
 __all__ = [
     "STAGES",
     "Checkpoint",
+    "EpochState",
     "FlowPlan",
+    "GivenIO",
     "JointPlan",
     "LatentDataModule",
     "LatentTable",
@@ -17,6 +20,9 @@ __all__ = [
     "PairSampler",
     "RepresentationPlan",
     "Stage",
+    "merged_history",
     "principal_axes",
+    "rng_state",
+    "set_rng_state",
     "stage_of",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -44,6 +45,18 @@ class MinibatchCoupler:
     axes: np.ndarray
     source: str
     rng: Generator
+
+    def state(self) -> dict[str, Any]:
+        """Return everything of it as plain values and arrays."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"rng": self.rng.bit_generator.state}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Rebuild the coupler from its `state`; it goes on with the same random numbers."""
+        rng = np.random.default_rng()
+        rng.bit_generator.state = state["rng"]
+        return cls(**(state | {"rng": rng}))
 
     def __call__(self, batch: dict[str, Tensor], u: Tensor, mean: Tensor) -> dict[str, Tensor] | None:
         """Return coupled pairs of the minibatch, or None where it holds none.

@@ -254,6 +254,15 @@ class LatentDataModule(LightningDataModule):
         """Return the minibatches of one epoch."""
         return self._train
 
+    def state_dict(self) -> dict[str, int]:
+        """Return where the streams of pairs are: their seed, and the epochs that were drawn."""
+        return {"seed": self.seed, "epoch": self._train.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.seed = self._train.seed = state_dict["seed"]
+        self._train.epoch = state_dict["epoch"]
+
     def val_dataloader(self) -> DataLoader | list:
         """Return one fixed minibatch of validation pairs; none where the validation cells hold no pair."""
         if len(self.validation_sampler) == 0:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-__all__ = ["STAGES", "Stage", "stage_of"]
+__all__ = ["STAGES", "Stage", "merged_history", "stage_of"]
 
 Stage: TypeAlias = Literal["representation", "flow", "joint"]
 STAGES: tuple[Stage, ...] = ("representation", "flow", "joint")
@@ -57,13 +57,14 @@ def stage_of(model: Any, stage: Stage) -> Iterator[None]:
             parameter.requires_grad_(flags[name])
             parameter.grad = None
         model.module.eval()
-        model.history_ = _merged(history, model.history_ or {}, stage)
+        model.history_ = merged_history(history, model.history_ or {}, stage)
         model.is_trained_ = finished or was_trained
         if not finished:
             model.trained_stages_ = trained_stages
 
 
-def _merged(old: dict[str, pd.DataFrame], new: dict[str, Any], stage: Stage) -> dict[str, pd.DataFrame]:
+def merged_history(old: dict[str, pd.DataFrame], new: dict[str, Any], stage: Stage) -> dict[str, pd.DataFrame]:
+    """Return the history of earlier stages with that of one more, each metric under its name in `history_`."""
     merged = dict(old)
     for key, frame in new.items():
         name = key if stage == "representation" or key.startswith(stage) else f"{stage}_{key}"

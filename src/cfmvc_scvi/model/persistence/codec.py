@@ -7,12 +7,13 @@ decoded runs code: each type is rebuilt by a constructor named here.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scvi.utils import attrdict
 
 from cfmvc_scvi.errors import ModelFileError
@@ -30,10 +31,10 @@ _FACTORIES: dict[str, Callable[[], Any]] = {"dict": dict, "list": list}
 def encode(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     """Encode a value; the inverse of `decode`.
 
-    Known types: None, bool, int, str, float (NaN and infinities too), list, tuple, dict (keys: scalars), defaultdict of
-    dict or list, scvi's attrdict, numpy scalars, numeric, boolean, string and object arrays, pandas Index and
-    DataFrame. String dtypes of pandas come back as dtype object, whatever the version of pandas that wrote them, so
-    that the same file reads the same everywhere.
+    Known types: None, bool, int, str, float (NaN and infinities too), list, tuple, dict (keys: scalars), OrderedDict,
+    defaultdict of dict or list, scvi's attrdict, numpy scalars, numeric, boolean, string and object arrays, dense
+    tensors of numpy's types (they come back on the CPU), pandas Index and DataFrame. String dtypes of pandas come back
+    as dtype object, whatever the version of pandas that wrote them, so that the same file reads the same everywhere.
 
     Parameters
     ----------
@@ -67,6 +68,8 @@ def encode(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return _encode_dict(value, name, arrays)
     if isinstance(value, np.generic):
         return _encode_scalar(value, name)
+    if isinstance(value, torch.Tensor):
+        return _encode_tensor(value, name, arrays)
     if type(value) is np.ndarray:
         return _encode_array(value, name, arrays)
     if type(value) in (pd.Index, pd.RangeIndex):
@@ -121,6 +124,8 @@ def _encode_dict(value: dict[Any, Any], name: str, arrays: dict[str, np.ndarray]
         if factory is not None and _FACTORIES.get(factory) is not value.default_factory:
             raise _unknown(name, f"a defaultdict of {value.default_factory!r}")
         return node | {_TAG: "defaultdict", "factory": factory}
+    if type(value) is OrderedDict:
+        return node | {_TAG: "ordered"}
     if type(value) is not dict:
         raise _unknown(name, f"type {type(value).__module__}.{type(value).__qualname__}")
     return node
@@ -143,6 +148,12 @@ def _encode_array(value: np.ndarray, name: str, arrays: dict[str, np.ndarray]) -
     # safetensors writes the memory as it lies: C order and the machine's byte order
     arrays[name] = np.asarray(value, dtype=value.dtype.newbyteorder("="), order="C")
     return {_TAG: "array", "name": name}
+
+
+def _encode_tensor(value: torch.Tensor, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    if value.layout != torch.strided or str(value.dtype).removeprefix("torch.") not in _NUMERIC_DTYPES:
+        raise _unknown(name, f"a tensor of layout {value.layout} and dtype {value.dtype}")
+    return {_TAG: "tensor", "value": _encode_array(value.detach().cpu().numpy(), name, arrays)}
 
 
 def _encode_column(values: pd.Series | pd.Index, name: str, arrays: dict[str, np.ndarray]) -> Any:
@@ -223,7 +234,9 @@ _DECODERS: dict[str, Callable[[dict[str, Any], Mapping[str, np.ndarray]], Any]] 
     "frame": _decode_frame,
     "index": _decode_index,
     "objects": _decode_objects,
+    "ordered": lambda node, arrays: OrderedDict(_decode_pairs(node, arrays)),
     "range": lambda node, arrays: pd.RangeIndex(*node["bounds"], name=decode(node["name"], arrays)),
     "scalar": _decode_scalar,
+    "tensor": lambda node, arrays: torch.from_numpy(decode(node["value"], arrays)),
     "tuple": lambda node, arrays: tuple(decode(node["items"], arrays)),
 }

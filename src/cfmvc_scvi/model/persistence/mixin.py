@@ -109,15 +109,27 @@ class SafePersistenceMixin(_ScviModel):
             write(path, self.adata, **anndata_write_kwargs)
 
         data_file = MDATA_FILE if isinstance(self.adata, MuData) else ADATA_FILE
-        bundle = Bundle(
+        with_data = (data_file, write_data) if save_anndata else None
+        write_bundle(_bundle_path(dir_path, prefix), self._bundle(), overwrite=overwrite, write_data=with_data)
+
+    def _bundle(self) -> Bundle:
+        """Return what `save` writes of this model."""
+        return Bundle(
             class_name=type(self).__name__,
             state_dict=self.module.state_dict(),
             attributes={name: value for name, value in vars(self).items() if name.endswith("_")},
             var_names=self.get_var_names(),
             extras=self._extra_state(),
         )
-        with_data = (data_file, write_data) if save_anndata else None
-        write_bundle(_bundle_path(dir_path, prefix), bundle, overwrite=overwrite, write_data=with_data)
+
+    def _adopt(self, bundle: Bundle) -> None:
+        """Take over weights, attributes and extra state of a saved model that was made in the same way."""
+        _check_class(type(self), bundle, self.registry, [])
+        _load_weights(self, bundle)
+        made_with = ("registry_", "init_params_")
+        _set_attributes(self, {k: v for k, v in bundle.attributes.items() if k not in made_with}, bundle)
+        if bundle.extras:
+            self._load_extra_state(bundle.extras)
 
     @classmethod
     def load(
