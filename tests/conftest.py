@@ -1,14 +1,21 @@
-"""Fixtures that every room's tests share; data here do not come from the package's own simulator."""
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+
+if TYPE_CHECKING:
+    from cfmvc_scvi import CFMVC
+    from cfmvc_scvi.runtime import Bundle
 
 # Rooms that draw from generators passed in, and so must leave numpy's global generator alone.
 SEEDLESS = {"data", "flow", "nn", "shift", "observe", "metrics", "pl", "pp", "datasets", "benchmark", "laws"}
@@ -80,3 +87,76 @@ def _counts_adata() -> ad.AnnData:
 def tiny_adata(_counts_adata: ad.AnnData) -> ad.AnnData:
     """A copy, for each test, of 360 cells x 60 genes; obs: perturbation (control, A, B), cell_type, batch."""
     return _counts_adata.copy()
+
+
+SERVED_SETUP = {
+    "batch_key": "batch",
+    "labels_key": "cell_type",
+    "sample_key": "sample",
+    "perturbation_key": "perturbation",
+    "dose_key": "dose",
+    "categorical_covariate_keys": ["phase", "site"],
+    "continuous_covariate_keys": ["mito"],
+}
+
+
+@pytest.fixture(scope="session")
+def served_data() -> ad.AnnData:
+    """300 cells x 80 genes: 2 cell types, 2 samples, 2 batches, A, B and A+B at two doses, covariates."""
+    from cfmvc_scvi.datasets import simulated_perturbation
+
+    adata = simulated_perturbation(
+        300, 80, n_cell_types=2, n_samples=2, combinations=("A+B",), doses=(0.5, 2.0), seed=3
+    )
+    rng = np.random.default_rng(0)
+    adata.obs["phase"] = rng.choice(["G1", "G2M", "S"], adata.n_obs)
+    adata.obs["site"] = rng.choice([7, 12], adata.n_obs)
+    adata.obs["mito"] = rng.random(adata.n_obs)
+    return adata
+
+
+@pytest.fixture(scope="session")
+def fit(served_data: ad.AnnData) -> Callable[..., CFMVC]:
+    """Train a small model in a second; its flow then gets weights that move cells visibly."""
+    import torch
+
+    from cfmvc_scvi import CFMVC
+
+    def train(setup: dict[str, Any], data: ad.AnnData = served_data, **options: Any) -> CFMVC:
+        torch.manual_seed(0)
+        adata = data.copy()
+        CFMVC.setup_anndata(adata, **setup)
+        small: dict[str, Any] = {"n_intrinsic": 5, "n_hidden": 16, "flow_kwargs": {"n_hidden": 16}}
+        model = CFMVC(adata, **(small | options))
+        pairs = {"batch_size": 64, "steps_per_epoch": 2}
+        quick = {"accelerator": "cpu", "enable_progress_bar": False, "pair_kwargs": pairs}
+        model.train({"representation": 3, "flow": 1}, **quick)
+        with torch.no_grad():
+            for weight in model.module.flow.parameters():
+                weight.copy_(0.3 * torch.randn(weight.shape))
+        return model
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def served(fit: Callable[..., CFMVC]) -> CFMVC:
+    """A model with all that can be registered; for reading only."""
+    return fit(SERVED_SETUP)
+
+
+@pytest.fixture(scope="session")
+def torch_bundle(served: CFMVC) -> Bundle:
+    """The model as a bundle, its networks in torch."""
+    from cfmvc_scvi.export.onnx import as_bundle
+
+    return as_bundle(served)
+
+
+@pytest.fixture
+def few(served_data: ad.AnnData) -> ad.AnnData:
+    """16 cells of one cell type: control cells, and some under A at dose 2."""
+    obs = served_data.obs[served_data.obs["cell_type"] == "type_0"]
+    perturbed = obs.index[(obs["perturbation"] == "A") & (obs["dose"] == 2.0)]
+    control = obs.index[obs["perturbation"] == "control"]
+    return served_data[[*control[:12], *perturbed[:4]]].copy()

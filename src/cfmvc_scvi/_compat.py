@@ -10,10 +10,12 @@ from scvi.data._constants import _FIELD_REGISTRIES_KEY, _MODEL_NAME_KEY, _SETUP_
 from scvi.data._utils import _check_if_view, _get_adata_minify_type
 from scvi.model._utils import parse_device_args, use_distributed_sampler
 from scvi.model.base._save_load import _initialize_model, _validate_var_names
+from scvi.module._constants import MODULE_KEYS
 
 __all__ = [
     "FIELD_REGISTRIES_KEY",
     "MODEL_NAME_KEY",
+    "MODULE_KEYS",
     "SETUP_ARGS_KEY",
     "SETUP_METHOD_KEY",
     "adata_minify_type",

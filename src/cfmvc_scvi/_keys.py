@@ -9,12 +9,17 @@ __all__ = ["CFMVC_REGISTRY_KEYS", "COMBINATION_SEPARATOR", "DESIGN_OBSM_KEY", "M
 
 
 class _RegistryKeys(NamedTuple):
-    """Keys of a minibatch, beside those of `scvi.REGISTRY_KEYS`.
+    """Keys of a minibatch: our own, and those of `scvi.REGISTRY_KEYS` that predictions read where there is no scvi.
 
     `PERTURBATION_KEY` is the design matrix (cells, perturbations), with doses as weights. `SAMPLE_KEY` is scvi's own
     name, so that its data modules find it.
     """
 
+    X_KEY: str = "X"
+    BATCH_KEY: str = "batch"
+    LABELS_KEY: str = "labels"
+    CAT_COVS_KEY: str = "extra_categorical_covs"
+    CONT_COVS_KEY: str = "extra_continuous_covs"
     PERTURBATION_KEY: str = "perturbation"
     SAMPLE_KEY: str = "sample"
     SPATIAL_KEY: str = "spatial"

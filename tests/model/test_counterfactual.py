@@ -117,6 +117,17 @@ def test_one_cell_and_an_empty_cell_are_predicted(trained: CFMVC, cells: ad.AnnD
     assert np.isfinite(rate).all()
 
 
+def test_another_batch_without_a_technical_latent(
+    tiny_adata: ad.AnnData, make_model: Callable[..., CFMVC], quick: dict[str, Any]
+) -> None:
+    model = make_model(tiny_adata, n_technical=0)
+    model.train(**quick)
+    cells = tiny_adata[(tiny_adata.obs["perturbation"] == "control") & (tiny_adata.obs["batch"] == "b1")].copy()
+    moved = model.predict_counterfactual(cells, batch="b2", seed=0)
+    assert (moved.X != cells.X).nnz > 0
+    assert np.array_equal(moved.obsm["X_cfmvc"], moved.obsm["X_cfmvc_counterfactual"])
+
+
 def test_namesakes_are_warned_of(trained: CFMVC, cells: ad.AnnData) -> None:
     cells.obs_names = ["twin", "twin", *cells.obs_names[2:]]
     with pytest.warns(UserWarning, match="obs_names_make_unique") as caught:  # anndata has its own

@@ -101,3 +101,27 @@ def test_a_ranking_is_a_function_of_the_seed(model: CFMVC, tiny_adata: ad.AnnDat
     first, again, other = (tl.rank_perturbations(control, model, target, n_cells=60, seed=s) for s in (0, 0, 1))
     assert first.equals(again) and not first.equals(other)
     assert first.loc[0, "perturbation"] == "A" and list(first["energy"]) == sorted(first["energy"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        ({"combination": "A"}, DataError, "'A' is no combination"),
+        ({"combination": "A+control"}, DataError, "no combination"),
+        ({"combination": "A+Z"}, UnknownConditionError, "'Z'"),
+        ({"combination": "A+B", "level": 0.0}, DataError, "level"),
+        ({"combination": "A+B", "dose": 1.0}, DataError, "dose_key"),
+        ({"combination": "A+B", "output": "counts"}, DataError, "output="),
+    ],
+)
+def test_impossible_interactions(
+    model: CFMVC, tiny_adata: ad.AnnData, asked: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        tl.interactions(tiny_adata, model, **asked)
+    assert "interactions" not in tiny_adata.uns
+
+
+def test_interactions_are_not_written_into_views(model: CFMVC, tiny_adata: ad.AnnData) -> None:
+    with pytest.raises(DataError, match=r"view.*copy"):
+        tl.interactions(tiny_adata[:20], model, "A+B")

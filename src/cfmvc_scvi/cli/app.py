@@ -18,7 +18,9 @@ from typer.core import TyperGroup
 from cfmvc_scvi.cli.benchmark import benchmark
 from cfmvc_scvi.cli.demo import demo
 from cfmvc_scvi.cli.evaluate import evaluate
+from cfmvc_scvi.cli.export import export
 from cfmvc_scvi.cli.info import info
+from cfmvc_scvi.cli.look import look
 from cfmvc_scvi.cli.predict import predict
 from cfmvc_scvi.cli.train import train
 from cfmvc_scvi.errors import CFMVCError, CFMVCWarning
@@ -52,12 +54,12 @@ app = typer.Typer(
     help="Counterfactual single cells: what would these cells look like under another condition?",
     epilog="Start with: cfmvc-scvi demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, predict, evaluate, benchmark, info):
+for command in (demo, train, predict, evaluate, benchmark, export, info):
     app.command()(command)
+app.command(name="app")(look)
 
 
 def _version(wanted: bool) -> None:

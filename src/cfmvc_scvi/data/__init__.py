@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from cfmvc_scvi.data.checks import check_control, check_key, check_labels, check_min_cells, check_names, check_obsm
+from typing import TYPE_CHECKING
+
+from cfmvc_scvi._lazy import on_first_use
 from cfmvc_scvi.data.contexts import Contexts
 from cfmvc_scvi.data.counts import CountRows, check_counts, convert_counts, to_csr
-from cfmvc_scvi.data.fields import CategoryField, MuDataCategoryField, MuDataPerturbationField, PerturbationField
-from cfmvc_scvi.data.genes import match_genes
-from cfmvc_scvi.data.h5ad_guard import assert_self_contained
+from cfmvc_scvi.data.names import check_key, check_names, gene_positions, refuse_new_categories, take_genes
 from cfmvc_scvi.data.vocabulary import Vocabulary, condition_table
+
+if TYPE_CHECKING:
+    from cfmvc_scvi.data.checks import check_control, check_labels, check_min_cells, check_obsm
+    from cfmvc_scvi.data.fields import CategoryField, MuDataCategoryField, MuDataPerturbationField, PerturbationField
+    from cfmvc_scvi.data.genes import match_genes
+    from cfmvc_scvi.data.h5ad_guard import assert_self_contained
 
 __all__ = [
     "CountRows",
@@ -28,6 +34,20 @@ __all__ = [
     "check_obsm",
     "condition_table",
     "convert_counts",
+    "gene_positions",
     "match_genes",
+    "refuse_new_categories",
+    "take_genes",
     "to_csr",
 ]
+
+# these files need anndata, pandas or scvi-tools, which an exported model does without
+__getattr__ = on_first_use(
+    __name__,
+    {
+        "checks": ["check_control", "check_labels", "check_min_cells", "check_obsm"],
+        "fields": ["CategoryField", "MuDataCategoryField", "MuDataPerturbationField", "PerturbationField"],
+        "genes": ["match_genes"],
+        "h5ad_guard": ["assert_self_contained"],
+    },
+)

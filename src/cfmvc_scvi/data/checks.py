@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,36 +13,12 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from cfmvc_scvi.data._text import counted, did_you_mean, label_strings, listing
-from cfmvc_scvi.errors import CFMVCWarning, DataError, UnknownConditionError
+from cfmvc_scvi.data.names import check_key
+from cfmvc_scvi.errors import CFMVCWarning, DataError
 
-__all__ = ["check_control", "check_key", "check_labels", "check_min_cells", "check_names", "check_obsm"]
+__all__ = ["check_control", "check_labels", "check_min_cells", "check_obsm"]
 
 logger = logging.getLogger(__name__)
-
-
-def check_key(key: str, known: Iterable[Any], where: str) -> None:
-    """Refuse a key that a container does not have.
-
-    Parameters
-    ----------
-    key
-        Key that is asked for.
-    known
-        Keys of the container.
-    where
-        Name of the container for the message, for example ``"adata.obs"``.
-
-    Raises
-    ------
-    UnknownConditionError
-        If the key is not there (a `KeyError`).
-    """
-    names = list(known)
-    if key not in names:
-        texts = [str(name) for name in names if name is not None]  # anndata 0.13 lists X as the layer None
-        raise UnknownConditionError(
-            f"{key!r} is not in {where}, which has: {listing(texts, 10)}.{did_you_mean(str(key), texts)}"
-        )
 
 
 def check_labels(obs: pd.DataFrame, key: str, what: str) -> pd.Series:
@@ -206,40 +182,6 @@ def check_obsm(adata: AnnData, key: str, width: int | None = None) -> None:
         raise DataError(
             f"obsm[{key!r}] has NaN or infinite values in {counted(int(bad.sum()), 'cell')}: "
             f"{listing(adata.obs_names[bad])}; fill in or remove these cells"
-        )
-
-
-def check_names(adata: AnnData) -> None:
-    """Check that genes, and as far as possible cells, have names of their own.
-
-    Parameters
-    ----------
-    adata
-        Annotated cells.
-
-    Raises
-    ------
-    DataError
-        If gene names repeat.
-
-    Warns
-    -----
-    CFMVCWarning
-        If cell names repeat: the random numbers of a cell are keyed by its name, so its namesakes share them.
-    """
-    if not adata.var_names.is_unique:
-        repeated = adata.var_names[adata.var_names.duplicated()].unique()
-        raise DataError(
-            f"{counted(len(repeated), 'gene name')} occur more than once: {listing(repeated)}; "
-            "call adata.var_names_make_unique() or sum these genes"
-        )
-    if not adata.obs_names.is_unique:
-        repeated = adata.obs_names[adata.obs_names.duplicated()].unique()
-        warnings.warn(
-            f"{counted(len(repeated), 'cell name')} occur more than once: {listing(repeated)}; namesakes share "
-            "their random numbers in predictions: call adata.obs_names_make_unique()",
-            CFMVCWarning,
-            stacklevel=2,
         )
 
 

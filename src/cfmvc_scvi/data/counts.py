@@ -6,17 +6,18 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
-from anndata.abc import CSCDataset, CSRDataset
 from numpy.typing import NDArray
 from scipy import sparse
 
 from cfmvc_scvi.data._text import counted, listing
-from cfmvc_scvi.data.checks import check_key
+from cfmvc_scvi.data.names import check_key
 from cfmvc_scvi.errors import CFMVCWarning, DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 __all__ = ["CountRows", "check_counts", "convert_counts", "to_csr"]
 
@@ -126,7 +127,7 @@ def convert_counts(adata: AnnData, layer: str | None = None) -> bool:
     Whether the storage was changed.
     """
     matrix, where = _matrix(adata, layer)
-    if isinstance(matrix, CSCDataset):
+    if not sparse.issparse(matrix) and _sparse_format(matrix) == "csc":
         logger.info("%s is backed and in CSC order, which is slow to read by cell; write it as CSR", where)
     if not sparse.issparse(matrix):
         return False
@@ -201,7 +202,7 @@ def _matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
 
 def _scan(matrix: Any) -> _Scan:
     scan = _Scan(np.zeros(matrix.shape[0], dtype=bool), np.zeros(matrix.shape[1], dtype=bool))
-    by_gene = isinstance(matrix, CSCDataset) or (sparse.issparse(matrix) and matrix.format == "csc")
+    by_gene = _sparse_format(matrix) == "csc"
     major, minor = (scan.filled_genes, scan.filled_cells) if by_gene else (scan.filled_cells, scan.filled_genes)
     for start, block in _blocks(matrix, by_gene):
         values, locate = _values(block)
@@ -232,7 +233,7 @@ def _problems(dtype: np.dtype[Any]) -> tuple[str, ...]:
 def _blocks(matrix: Any, by_gene: bool) -> Iterator[tuple[int, Any]]:
     """Yield blocks of cells (of genes, transposed, for CSC) as a dense array or a CSR matrix, and where they start."""
     n_major, n_minor = matrix.shape[::-1] if by_gene else matrix.shape
-    is_sparse = sparse.issparse(matrix) or isinstance(matrix, CSRDataset | CSCDataset)
+    is_sparse = _sparse_format(matrix) is not None
     if sparse.issparse(matrix) and matrix.format not in ("csr", "csc"):
         matrix = matrix.tocsr()
     per_row = matrix.nnz // max(n_major, 1) if sparse.issparse(matrix) else n_minor
@@ -240,6 +241,11 @@ def _blocks(matrix: Any, by_gene: bool) -> Iterator[tuple[int, Any]]:
     for start in range(0, n_major, step):
         block = matrix[:, start : start + step].T if by_gene else matrix[start : start + step]
         yield start, block if is_sparse else np.asarray(block)
+
+
+def _sparse_format(matrix: Any) -> str | None:
+    """Return the format of a sparse matrix, one on disk included (`anndata.abc.CSRDataset`); None if it is dense."""
+    return getattr(matrix, "format", None)
 
 
 def _values(block: Any) -> tuple[NDArray[Any], Callable[[int], tuple[int, int]]]:

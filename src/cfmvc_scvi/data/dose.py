@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+
+from cfmvc_scvi.data._text import distinct
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["part_doses"]
 
@@ -35,25 +39,27 @@ def part_doses(
     Doses, shape (cells, largest number of parts).
     """
     n_cells, width = len(n_parts), int(n_parts.max(initial=1))
-    if isinstance(doses, pd.Series):
-        entries = doses.astype(object).to_numpy()
-    elif isinstance(doses, str) or np.ndim(doses) == 0:
-        entries = np.full(n_cells, doses, dtype=object)
-    else:
-        entries = np.asarray(doses, dtype=object)
-    numbers = pd.to_numeric(pd.Series(entries, dtype=object), errors="coerce").to_numpy(
-        dtype=np.float64, na_value=np.nan
-    )
+    one_for_all = isinstance(doses, str) or np.ndim(doses) == 0
+    entries = np.full(n_cells, doses, dtype=object) if one_for_all else np.asarray(doses, dtype=object)
+    codes, values = distinct(entries)
+    numbers = np.array([*map(_number, values), np.nan])[codes]  # missing has the code -1
     parts = np.repeat(numbers[:, None], width, axis=1)
     # texts with several numbers are few and repeat: each distinct one is read once
     is_text = np.isnan(numbers) & np.array(
         [isinstance(entry, str) and separator in entry for entry in entries], dtype=bool
     )
     text_cells = np.flatnonzero(is_text)
-    codes, texts = pd.factorize(entries[is_text])
+    codes, texts = distinct(entries[is_text])
     for code, text in enumerate(texts):
-        values = pd.to_numeric(pd.Series(text.split(separator)), errors="coerce").to_numpy(dtype=np.float64)
+        of_parts = [_number(part) for part in text.split(separator)]
         cells = text_cells[codes == code]
-        if len(values) <= width:
-            parts[cells[n_parts[cells] == len(values)], : len(values)] = values
+        if len(of_parts) <= width:
+            parts[cells[n_parts[cells] == len(of_parts)], : len(of_parts)] = of_parts
     return parts
+
+
+def _number(entry: Any) -> float:
+    try:
+        return float(entry)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")

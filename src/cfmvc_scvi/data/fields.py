@@ -13,11 +13,12 @@ from rich.table import Table
 from scvi.data.fields import BaseAnnDataField, CategoricalObsField, MuDataWrapper
 
 from cfmvc_scvi._keys import COMBINATION_SEPARATOR, DESIGN_OBSM_KEY
-from cfmvc_scvi.data._text import did_you_mean, label_strings, listing
-from cfmvc_scvi.data.checks import check_control, check_key, check_labels
+from cfmvc_scvi.data._text import label_strings
+from cfmvc_scvi.data.checks import check_control, check_labels
 from cfmvc_scvi.data.embeddings import check_embeddings
+from cfmvc_scvi.data.names import check_key, refuse_new_categories
 from cfmvc_scvi.data.vocabulary import Vocabulary
-from cfmvc_scvi.errors import DataError, UnknownConditionError
+from cfmvc_scvi.errors import DataError
 
 __all__ = ["CategoryField", "MuDataCategoryField", "MuDataPerturbationField", "PerturbationField"]
 
@@ -293,12 +294,8 @@ class CategoryField(CategoricalObsField):
         column = self._checked(adata_target)
         known = pd.Index(np.array(state_registry[self.CATEGORICAL_MAPPING_KEY]))
         new = pd.Index(_observed(column)).difference(known)
-        if len(new) and not extend_categories:
-            raise UnknownConditionError(
-                f"obs[{self._original_attr_key!r}] has categories unknown to the model: "
-                f"{listing(list(map(repr, new)))}. Known: {listing(known)}. Correct the labels, leave these cells out, "
-                "or train with cells of them." + did_you_mean(str(new[0]), map(str, known))
-            )
+        if not extend_categories:
+            refuse_new_categories(self._original_attr_key, new, known)
         return self._write(adata_target, column, known.append(new).to_numpy() if len(new) else known.to_numpy())
 
     def _checked(self, adata: AnnData) -> pd.Series:

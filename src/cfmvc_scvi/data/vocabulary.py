@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cfmvc_scvi._keys import COMBINATION_SEPARATOR
-from cfmvc_scvi.data._text import closest, counted, label_strings, listing
+from cfmvc_scvi.data._text import closest, counted, distinct, label_strings, listing
 from cfmvc_scvi.data.dose import part_doses
 from cfmvc_scvi.errors import DataError, UnknownConditionError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Vocabulary", "condition_table"]
 
@@ -83,7 +85,7 @@ class Vocabulary:
             If a label is missing or empty, repeats a part, or has an empty part.
         """
         control = str(control).strip()  # 0 or False, where labels are numbers or booleans
-        unique = pd.unique(label_strings(labels))
+        _, unique = distinct(label_strings(labels))
         parts = {part for label in unique for part in _written_parts(label, control, separator)}
         return cls(tuple(sorted(parts - {control})), control, separator)
 
@@ -104,7 +106,7 @@ class Vocabulary:
 
     @property
     def n_perturbations(self) -> int:
-        """Number of single perturbations: columns of the design."""
+        """How many single perturbations there are, which is how many columns a design has."""
         return len(self.perturbations)
 
     @cached_property
@@ -138,7 +140,7 @@ class Vocabulary:
             If a label is missing or malformed, the lengths differ, or a dose is missing, negative or not finite.
         """
         labels = [labels] if isinstance(labels, str) else labels
-        codes, unique = pd.factorize(label_strings(labels))
+        codes, unique = distinct(label_strings(labels))
         written = [_written_parts(label, self.control, self.separator) for label in unique]
         self._refuse_unknown(unique, written)
         positions = np.full((len(written), max(map(len, written), default=1)), -1)
@@ -242,11 +244,11 @@ class Vocabulary:
         cells = np.flatnonzero(invalid.any(axis=1))
         if not cells.size:
             return
-        cell_names = labels.index if isinstance(labels, pd.Series) else range(len(labels))
+        cell_names = labels.index if hasattr(labels, "iloc") else range(len(labels))
         entries = np.full(len(labels), doses, dtype=object) if np.ndim(doses) == 0 else np.asarray(doses, dtype=object)
         label_texts = label_strings(labels)
         shown = [f"{cell_names[cell]} ({label_texts[cell]!r} with dose {entries[cell]})" for cell in cells[:5]]
-        where = f" in {doses.name!r}" if isinstance(doses, pd.Series) else ""
+        where = f" in {doses.name!r}" if hasattr(doses, "iloc") else ""
         raise DataError(
             f"{counted(len(cells), 'cell')} without a valid dose{where}: {', '.join(shown)}"
             f"{', ...' if len(cells) > 5 else ''}; a dose is a finite number >= 0, or one number per "

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import importlib.metadata
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,33 +11,24 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from numpy.typing import NDArray
-from scvi import REGISTRY_KEYS
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model.cells import Group, Groups
-from cfmvc_scvi.model.engine import Engine
-from cfmvc_scvi.model.level import Level
+from cfmvc_scvi.model.prediction import group_names
+from cfmvc_scvi.model.question import Known
 from cfmvc_scvi.model.virtual import VirtualCells
 
-__all__ = ["check_target", "condition_columns", "provenance", "virtual_cells", "with_matrix", "write_back"]
+__all__ = ["check_target", "condition_columns", "installed_versions", "virtual_cells", "with_matrix", "write_back"]
 
 _DRAWN_AT_A_TIME = 1024
 _PACKAGES = ("cfmvc-scvi", "scvi-tools", "torch", "anndata")
 
 
-def condition_columns(model: Any, groups: Groups, prefix: str) -> dict[str, pd.Categorical]:
+def condition_columns(known: Known, groups: Groups, prefix: str) -> dict[str, pd.Categorical]:
     """Return the columns ``<prefix>_condition`` and ``<prefix>_context`` of cells of these groups."""
-    kinds = [groups.kinds[code] for code in np.unique(groups.code)]
-    code = np.searchsorted(np.unique(groups.code), groups.code)
-    conditions = model.vocabulary.names(
-        np.stack([group.row for group in kinds]), bool(model._setup_argument("dose_key"))
-    )
-    contexts = [model._reference.contexts.names[group.context] for group in kinds]
-    return {
-        f"{prefix}_condition": pd.Categorical(np.array(conditions, dtype=object)[code]),
-        f"{prefix}_context": pd.Categorical(np.array(contexts, dtype=object)[code]),
-    }
+    conditions, contexts = group_names(known, groups)
+    return {f"{prefix}_condition": pd.Categorical(conditions), f"{prefix}_context": pd.Categorical(contexts)}
 
 
 def with_matrix(matrix: sp.csr_matrix | NDArray | None, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:
@@ -67,7 +56,7 @@ def virtual_cells(
             order.append(part)
     stack = sp.vstack if output == "counts" else np.vstack
     matrix = None if output == "latent" else stack(blocks)[np.argsort(np.concatenate(order))]
-    obs = pd.DataFrame(condition_columns(model, code, "target"), index=names.astype(object))
+    obs = pd.DataFrame(condition_columns(model._known, code, "target"), index=names.astype(object))
     obs["reference_cell"] = model._reference.panel.names[rows].astype(object)
     obs = obs.assign(**_registered_columns(model, groups, rows))
     result = with_matrix(matrix, obs, pd.DataFrame(index=model._var_names.astype(object)))
@@ -81,36 +70,21 @@ def _registered_columns(model: Any, groups: Sequence[Group], rows: NDArray[np.in
     columns = {model._setup_argument("perturbation_key"): pd.Categorical(model.vocabulary.names(designs))}
     if model._setup_argument("dose_key") is not None:
         columns[model._setup_argument("dose_key")] = designs.max(axis=1)
-    keys = (REGISTRY_KEYS.LABELS_KEY, CFMVC_REGISTRY_KEYS.SAMPLE_KEY, REGISTRY_KEYS.BATCH_KEY)
+    keys = (CFMVC_REGISTRY_KEYS.LABELS_KEY, CFMVC_REGISTRY_KEYS.SAMPLE_KEY, CFMVC_REGISTRY_KEYS.BATCH_KEY)
     for argument, key in zip(("labels_key", "sample_key", "batch_key"), keys, strict=True):
         column = model._setup_argument(argument)
         if column is None:
             continue
         code = model._reference.panel.tensors[key][rows].ravel().astype(int)
-        if key == REGISTRY_KEYS.BATCH_KEY:
+        if key == CFMVC_REGISTRY_KEYS.BATCH_KEY:
             code = np.where(batch >= 0, batch, code)
         columns[column] = pd.Categorical(np.asarray(model.get_state_registry(key)["categorical_mapping"])[code])
     return columns
 
 
-def provenance(model: Any, engine: Engine, levels: Iterable[Level], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reader needs to repeat the prediction; plain values that h5ad can hold."""
-    statuses = sorted({solution.status for solution in engine.solutions})
-    known = list(levels)
-    return {
-        "model": type(model).__name__,
-        "arguments": {key: value for key, value in arguments.items() if value is not None},
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "solver": {
-            **asdict(engine.solver),
-            "status": ", ".join(statuses) or "not needed",
-            "n_evaluations": sum(solution.n_evaluations for solution in engine.solutions),
-        },
-        "reference": "control and perturbed cells of training",
-        "n_conditions_unseen": sum(not level.observed for level in known),
-        "n_conditions_extrapolated": sum(level.extrapolated for level in known),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that a prediction depends on."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def check_target(adata: AnnData, var_names: Iterable[str]) -> None:

@@ -1,22 +1,19 @@
-"""Cells as the prediction sees them: what the module reads of them, and which group each belongs to."""
+"""Cells as the prediction sees them: what the networks read of them, and which group each belongs to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
-from scvi import REGISTRY_KEYS
-from torch import Tensor
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.data import condition_table
-from cfmvc_scvi.model.panel import Panel
+from cfmvc_scvi.model.networks import Inputs
 
-__all__ = ["CellBatch", "Group", "Groups", "module_tensors", "panel_tensors"]
+__all__ = ["CellBatch", "Group", "Groups", "with_batch"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,13 @@ class Groups:
         """Return one group for all cells."""
         return cls((group,), np.zeros(n_cells, dtype=np.int64))
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Groups]) -> Groups:
+        """Return the groups of the cells of all parts, in their order."""
+        number: dict[Group, int] = {}
+        codes = [np.array([number.setdefault(kind, len(number)) for kind in part.kinds])[part.code] for part in parts]
+        return cls(tuple(number), np.concatenate(codes))
+
     def take(self, rows: NDArray[np.int64]) -> Groups:
         """Return the groups of these cells."""
         return Groups(self.kinds, self.code[rows])
@@ -84,12 +88,12 @@ class Groups:
 
 @dataclass(frozen=True)
 class CellBatch:
-    """Cells with everything the module reads of them.
+    """Cells with everything the networks read of them.
 
     Attributes
     ----------
-    tensors
-        A minibatch of the registered data.
+    inputs
+        Batch, label, covariates.
     counts
         `(cells, genes)` CSR counts.
     names
@@ -100,19 +104,27 @@ class CellBatch:
         `(cells, dims)` spatial features in the flow's coordinates, or None.
     """
 
-    tensors: dict[str, Tensor]
+    inputs: Inputs
     counts: sp.csr_matrix
     names: NDArray[np.str_]
     own: Groups
     wanted: Groups
     niche: NDArray[np.float32] | None = None
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[CellBatch]) -> CellBatch:
+        """Return the cells of all parts, in their order; none may have a niche."""
+        inputs = {key: np.concatenate([part.inputs[key] for part in parts]) for key in parts[0].inputs}
+        counts = sp.vstack([part.counts for part in parts], format="csr")
+        own, wanted = (Groups.concatenate([getattr(part, name) for part in parts]) for name in ("own", "wanted"))
+        return cls(inputs, counts, np.concatenate([part.names for part in parts]), own, wanted)
+
     def take(self, rows: NDArray[np.int64]) -> CellBatch:
         """Return these cells."""
-        tensors = {key: value[rows] for key, value in self.tensors.items()}
+        inputs = {key: value[rows] for key, value in self.inputs.items()}
         niche = None if self.niche is None else self.niche[rows]
         return CellBatch(
-            tensors, self.counts[rows], self.names[rows], self.own.take(rows), self.wanted.take(rows), niche
+            inputs, self.counts[rows], self.names[rows], self.own.take(rows), self.wanted.take(rows), niche
         )
 
     def asked(self, wanted: Groups) -> CellBatch:
@@ -121,8 +133,7 @@ class CellBatch:
 
     def with_counts(self, counts: sp.csr_matrix) -> CellBatch:
         """Return the same cells with other counts `(cells, genes)`."""
-        dense = self.tensors[REGISTRY_KEYS.X_KEY].new_tensor(counts.toarray())
-        return replace(self, counts=counts, tensors={**self.tensors, REGISTRY_KEYS.X_KEY: dense})
+        return replace(self, counts=counts)
 
     def pairs(self) -> Iterator[tuple[Group, Group, NDArray[np.int64]]]:
         """Iterate over the pairs of groups that occur: own, wanted, and the rows of their cells."""
@@ -136,26 +147,13 @@ class CellBatch:
             result[rows] = own != wanted
         return result
 
-    def with_wanted_batch(self) -> dict[str, Tensor]:
-        """Return the tensors with the batch asked for where one is."""
-        own = self.tensors[REGISTRY_KEYS.BATCH_KEY]
-        asked = (
-            torch.as_tensor(self.wanted.spread(lambda group: group.batch), device=own.device).reshape(own.shape).to(own)
-        )
-        return {**self.tensors, REGISTRY_KEYS.BATCH_KEY: torch.where(asked >= 0, asked, own)}
+    def with_wanted_batch(self) -> Inputs:
+        """Return the inputs with the batch asked for where one is."""
+        return with_batch(self.inputs, self.wanted.spread(lambda group: group.batch))
 
 
-def panel_tensors(panel: Panel, group: Group, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return panel cells as a minibatch that the module can read."""
-    arrays = {key: torch.as_tensor(value) for key, value in panel.tensors.items()}
-    arrays[REGISTRY_KEYS.X_KEY] = torch.as_tensor(panel.counts.toarray())
-    arrays[CFMVC_REGISTRY_KEYS.PERTURBATION_KEY] = torch.as_tensor(np.tile(group.row, (panel.counts.shape[0], 1)))
-    return module_tensors(arrays, device, dtype)
-
-
-def module_tensors(tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return a minibatch on a device, what is not a code in the given precision."""
-    return {
-        key: value.to(device, dtype) if value.is_floating_point() else value.to(device)
-        for key, value in tensors.items()
-    }
+def with_batch(inputs: Inputs, batch: NDArray[np.int64]) -> Inputs:
+    """Return inputs of cells with the batch codes `(cells,)`; -1 leaves the cell's own."""
+    own = inputs[CFMVC_REGISTRY_KEYS.BATCH_KEY]
+    asked = batch.reshape(own.shape)
+    return {**inputs, CFMVC_REGISTRY_KEYS.BATCH_KEY: np.where(asked >= 0, asked, own).astype(own.dtype)}

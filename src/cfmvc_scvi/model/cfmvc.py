@@ -18,6 +18,7 @@ from cfmvc_scvi.errors import DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.model.counterfactual import CounterfactualMixin
 from cfmvc_scvi.model.effects import EffectMixin
 from cfmvc_scvi.model.persistence import SafePersistenceMixin
+from cfmvc_scvi.model.question import Known
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.setup import SetupMixin
 from cfmvc_scvi.model.training import StagedTrainingMixin
@@ -153,6 +154,26 @@ class CFMVC(
         """Perturbations, control and separator as registered; None without perturbations."""
         state = self._state(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY)
         return Vocabulary.from_dict(state["vocabulary"]) if state else None
+
+    @property
+    def _known(self) -> Known:
+        """What the model knows by name, and remembers of its training."""
+        if self.vocabulary is None:
+            raise DataError(
+                "The model was trained without perturbations; pass perturbation_key= to setup_anndata and train."
+            )
+        samples = CFMVC_REGISTRY_KEYS.SAMPLE_KEY
+        return Known(
+            self.vocabulary,
+            self._reference,
+            self._categories(REGISTRY_KEYS.LABELS_KEY),
+            self._categories(REGISTRY_KEYS.BATCH_KEY),
+            self._categories(samples) if self._has_samples else None,
+            self._setup_argument("dose_key") is not None,
+        )
+
+    def _categories(self, key: str) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.get_state_registry(key)["categorical_mapping"])
 
     def get_latent_representation(
         self,

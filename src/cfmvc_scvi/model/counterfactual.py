@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
-from scvi import REGISTRY_KEYS
 
 from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.data import check_counts, check_names, check_obsm
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.model._base import ModelPart
-from cfmvc_scvi.model.answer import check_target, provenance, virtual_cells, write_back
+from cfmvc_scvi.model.answer import check_target, installed_versions, virtual_cells, write_back
+from cfmvc_scvi.model.asked import Asked, minibatches, with_parts
 from cfmvc_scvi.model.cells import Group
 from cfmvc_scvi.model.engine import Engine
 from cfmvc_scvi.model.plan import Observation
-from cfmvc_scvi.model.prediction import Asked, answered, gathered, minibatches, with_parts
+from cfmvc_scvi.model.prediction import Parts, answered, chosen_seed, gathered, provenance
 from cfmvc_scvi.model.question import (
     Change,
     asked_contexts,
@@ -33,6 +33,7 @@ from cfmvc_scvi.model.question import (
     level_of,
 )
 from cfmvc_scvi.model.store import ChunkStore
+from cfmvc_scvi.model.torch_networks import TorchNetworks
 from cfmvc_scvi.model.virtual import VirtualCells
 from cfmvc_scvi.observe import cell_choice
 
@@ -167,25 +168,27 @@ class CounterfactualMixin(ModelPart):
             check_target(self._rna(adata), self._var_names)  # before a view becomes a copy
         store = None if out is None else ChunkStore(out, [name for name in names if name is not None])
         data = self._query(adata)
-        changes = {name: Change(self, asked, dose, labels, batch) for name, asked in names.items()}
-        asked = Asked.of(self, data, asked_indices(indices, data), changes, strength)
+        changes = {name: Change(self._known, asked, dose, labels, batch) for name, asked in names.items()}
+        asked = Asked.of(self, data, asked_indices(indices, data.n_obs), changes, strength)
         seen = asked.levels(self)
         asked_of = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
         scales = {"strength": strength, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
-        more = {**scales, "n_samples": n_samples}
-        engine, key = self._engine(guidance_scale, solver, strength), _seed(seed)
+        more: dict[str, Any] = {**scales, "n_samples": n_samples}
+        engine, key = self._engine(guidance_scale, solver, strength), chosen_seed(seed)
         if store is not None:
             question = {**asked_of, **more, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
-            key = store.begin(question, key, engine.module, asked)
+            key = store.begin(question, key, self.module, asked)
         observations = [Observation(engine, heterogeneity, key, draw) for draw in range(n_samples)]
         numbers = None if store is None else store.missing
         found = (
-            answered(*minibatch, asked, observations, output)
-            for minibatch in minibatches(self, engine, data, asked, numbers, batch_size)
+            _in_order(cells, answered(cells_of, asked.groups_of(cells), observations, output))
+            for cells, cells_of in minibatches(self, data, asked, numbers, batch_size)
         )
         parts = gathered(found) if store is None else store.add(found)
         result = with_parts(parts, asked.obs(self, data, trust), self._rna(data).var.copy())
-        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**asked_of, **more, "seed": key})
+        result.uns["cfmvc"] = provenance(
+            engine.solver, engine.solved, seen.values(), installed_versions(), {**asked_of, **more, "seed": key}
+        )
         if store is not None:
             store.finish(result)
         if key_added is not None:
@@ -259,12 +262,12 @@ class CounterfactualMixin(ModelPart):
         check_output(output)
         if n_cells < 1:
             raise DataError(f"n_cells is {n_cells}; ask for at least one.")
-        design = tuple(map(float, asked_design(self, perturbation, dose)))
-        contexts = asked_contexts(self, labels, sample)
-        code = -1 if batch is None else category_code(self, REGISTRY_KEYS.BATCH_KEY, batch)
+        design = tuple(map(float, asked_design(self._known, perturbation, dose)))
+        contexts = asked_contexts(self._known, labels, sample)
+        code = -1 if batch is None else category_code("batch", self._known.batches, batch)
         groups = {int(context): Group(design, int(context), code) for context in contexts}
-        seen = {group: level_of(self, group) for group in groups.values()}
-        seed = _seed(seed)
+        seen = {group: level_of(self._known, group) for group in groups.values()}
+        seed = chosen_seed(seed)
         engine = self._engine(1.0, None)
         names = np.array([f"virtual_{seed}_{number}" for number in range(n_cells)])
         frequency = [self._reference.bulk.n_cells[self._reference.group(0, context)] for context in groups]
@@ -273,7 +276,9 @@ class CounterfactualMixin(ModelPart):
         result = virtual_cells(self, virtual, names, [groups[int(number)] for number in context], output)
         arguments = {"perturbation": perturbation, "dose": dose, "labels": labels, "sample": sample, "batch": batch}
         more = {"n_cells": n_cells, "output": output, "seed": seed}
-        result.uns["cfmvc"] = provenance(self, engine, seen.values(), {**arguments, **more})
+        result.uns["cfmvc"] = provenance(
+            engine.solver, engine.solved, seen.values(), installed_versions(), {**arguments, **more}
+        )
         return result
 
     def _require_flow(self) -> None:
@@ -285,8 +290,8 @@ class CounterfactualMixin(ModelPart):
             raise UnsupportedError("The counts of this model's data were minified away; predict with the full data.")
 
     def _engine(self, guidance_scale: float, solver: SolverConfig | None, strength: float = 1.0) -> Engine:
-        networks = (self.module, self._reference, self.source_, self._in_flow_coordinates)
-        return Engine(*networks, solver or SolverConfig(), guidance_scale, strength)
+        networks = TorchNetworks(self.module)
+        return Engine(networks, self._reference, self.source_, solver or SolverConfig(), guidance_scale, strength)
 
     def _query(self, adata: AnnData | None) -> Any:
         """Return validated cells; those that training has not seen are checked as setup does."""
@@ -303,5 +308,7 @@ class CounterfactualMixin(ModelPart):
         return data
 
 
-def _seed(seed: int | None) -> int:
-    return int(np.random.default_rng().integers(2**31)) if seed is None else int(seed)
+def _in_order(cells: np.ndarray, parts: Parts) -> Parts:
+    """Return the parts of a minibatch in the order in which its cells were asked about."""
+    order = np.argsort(cells, kind="stable")
+    return {place: values[order] for place, values in parts.items()}

@@ -16,6 +16,7 @@ from cfmvc_scvi.config import PairConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts, CountRows, PerturbationField, condition_table
 from cfmvc_scvi.errors import DataError, NotTrainedError
 from cfmvc_scvi.model._base import ModelPart
+from cfmvc_scvi.model.engine import flow_coordinates
 from cfmvc_scvi.model.niche import neighbour_mean
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.reference import Reference, group_means
@@ -152,13 +153,8 @@ class MemoryMixin(ModelPart):
     def _offsets(self) -> np.ndarray:
         """Return the moving frame of each (condition, context) in the flow's coordinates."""
         frames = np.stack([self._reference.frame(design) for design in self._reference.designs])
-        return self._in_flow_coordinates(frames)
-
-    def _in_flow_coordinates(self, frames: np.ndarray) -> np.ndarray:
-        """Return frames `(..., contexts, dims)` as shifts (source control) or as centres (source noise)."""
         location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
-        centre = 0.0 if self.source_ == "control" else self._reference.context_features() - location
-        return ((frames + centre) / scale).astype(np.float32)
+        return flow_coordinates(frames, self._reference, location, scale, self.source_)
 
     def _niche(self, manager: AnnDataManager, u: np.ndarray) -> np.ndarray | None:
         """Return the mean latent u of the neighbours of each cell in space; None without space."""

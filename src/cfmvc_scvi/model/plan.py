@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from cfmvc_scvi._bounded import BoundedDict
 from cfmvc_scvi.config import ObservationConfig
 from cfmvc_scvi.model.cells import CellBatch, Group
 from cfmvc_scvi.model.engine import Engine
@@ -35,6 +34,8 @@ from cfmvc_scvi.observe import (
 __all__ = ["Observation", "Plan", "whole"]
 
 Array = NDArray[np.float64]
+
+_KEPT = 256  # plans, filters and lent quantiles; the last are `(cells, genes)` of a group
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,16 @@ class Observation:
     seed: int
     draw: int = 0
     config: ObservationConfig = field(default_factory=ObservationConfig)
-    _cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _cache: BoundedDict[Any, Any] = field(default_factory=lambda: BoundedDict(_KEPT), repr=False)
 
-    def matrix(self, cells: CellBatch, observed: Tensor, moved: Tensor, output: str) -> sp.csr_matrix | Array:
+    def matrix(self, cells: CellBatch, observed: Array, moved: Array, output: str) -> sp.csr_matrix | Array:
         """Return counts, expected counts (``"rate"``) or expected counts per 10,000 of the cells, `(cells, genes)`."""
         if output == "counts":
             return self.counts(cells, observed, moved)
         depth = np.asarray(cells.counts.sum(axis=1), dtype=float) / 1e4 if output == "rate" else 1.0
         return self.rate(cells, observed, moved) * depth
 
-    def counts(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> sp.csr_matrix:
+    def counts(self, cells: CellBatch, observed: Array, moved: Array) -> sp.csr_matrix:
         """Return coupled counts `(cells, genes)`, CSR; a cell asked for under its own condition keeps its counts."""
         blocks, order = [], []
         for own, wanted, rows in cells.pairs():
@@ -110,7 +111,7 @@ class Observation:
         stacked = sp.vstack(blocks, format="csr")
         return stacked[np.argsort(np.concatenate(order))]
 
-    def rate(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> Array:
+    def rate(self, cells: CellBatch, observed: Array, moved: Array) -> Array:
         """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`.
 
         They stand for the cell at its own depth. Differences between the responses of cells are shrunk to what is
@@ -122,9 +123,9 @@ class Observation:
             result[rows] = after[rows] if response is None else response(result[rows], after[rows])
         return result
 
-    def _rates(self, cells: CellBatch, observed: Tensor, moved: Tensor) -> tuple[Array, Array]:
+    def _rates(self, cells: CellBatch, observed: Array, moved: Array) -> tuple[Array, Array]:
         """Return the counts per 10,000 that the latents stand for, before and after, `(cells, genes)` each."""
-        before = self.engine.fractions(observed, cells.tensors)
+        before = self.engine.networks.fractions(observed, cells.inputs)
         after = np.empty_like(before)
         for own, wanted, rows in cells.pairs():
             block = before[rows] * self._calibration(own)
@@ -172,7 +173,7 @@ class Observation:
         if key not in self._cache:
             group = own if self.engine.is_seen(own) else own.control()
             cells = self.engine.reference_cells(group, group)
-            decoded = self.engine.fractions(self.engine.encode(cells.tensors), cells.tensors).mean(axis=0)
+            decoded = self.engine.networks.fractions(self.engine.encode(cells), cells.inputs).mean(axis=0)
             self._cache[key] = mean_rate(whole(cells.counts)) / (1e4 * decoded)
         return self._cache[key]
 
@@ -223,10 +224,7 @@ class Observation:
         profiles = None
         if self.heterogeneity > 0:
             observed, moved = self.engine.latents(cells)
-            shares = (
-                self.engine.fractions(observed, cells.tensors),
-                self.engine.fractions(moved, cells.with_wanted_batch()),
-            )
+            shares = self._shares(cells, observed, moved)
             plan = replace(plan, mean_fractions=(shares[0].mean(axis=0), shares[1].mean(axis=0)))
             profiles = self._relative(plan, shares)
             plan = replace(plan, theta=residual_dispersion(plan.theta, profiles[1].var(axis=0), self.config))
@@ -235,14 +233,16 @@ class Observation:
         config = replace(self.config, match_depth_change=0.0) if same_depth else self.config
         return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config).rate)
 
-    def _profiles(self, plan: Plan, cells: CellBatch, observed: Tensor, moved: Tensor) -> tuple[Array, Array] | None:
+    def _profiles(self, plan: Plan, cells: CellBatch, observed: Array, moved: Array) -> tuple[Array, Array] | None:
         """Return the rates of each cell relative to its context's, before and after; None if all are alike."""
         if plan.mean_fractions is None:
             return None
-        batch = cells.with_wanted_batch()
-        return self._relative(
-            plan, (self.engine.fractions(observed, cells.tensors), self.engine.fractions(moved, batch))
-        )
+        return self._relative(plan, self._shares(cells, observed, moved))
+
+    def _shares(self, cells: CellBatch, observed: Array, moved: Array) -> tuple[Array, Array]:
+        """Return the decoded shares of the genes, `(cells, genes)`, before and after."""
+        fractions = self.engine.networks.fractions
+        return fractions(observed, cells.inputs), fractions(moved, cells.with_wanted_batch())
 
     def _relative(self, plan: Plan, shares: tuple[Array, Array]) -> tuple[Array, Array]:
         """Return shares `(cells, genes)` before and after relative to their means over the reference cells."""
@@ -258,10 +258,9 @@ class Observation:
         """Return the change of mean log1p CP10k, `(genes,)`, that the decoder makes of another batch."""
         if own.batch == wanted.batch:
             return 0.0
-        z, n = self.engine.encode(cells.tensors), self.engine.module.n_intrinsic
-        batch = cells.with_wanted_batch()
-        moved = torch.cat([z[:, :n], self.engine.module.technical_posterior_mean(batch)], dim=1)
-        before, after = self.engine.fractions(z, cells.tensors), self.engine.fractions(moved, batch)
+        z, networks = self.engine.encode(cells), self.engine.networks
+        technical = networks.technical(cells.counts, cells.with_wanted_batch())
+        before, after = self._shares(cells, z, np.hstack([z[:, : networks.n_intrinsic], technical]))
         return (np.log1p(1e4 * after) - np.log1p(1e4 * before)).mean(axis=0)
 
     def _partners(self, level: Level, wanted: Group) -> tuple[NDArray[np.int64], Array]:

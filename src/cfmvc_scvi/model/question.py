@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from anndata import AnnData
 from numpy.typing import NDArray
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
-from cfmvc_scvi.data import check_key
+from cfmvc_scvi.data import Contexts, Vocabulary, check_key
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 from cfmvc_scvi.model.cells import Group, Groups
 from cfmvc_scvi.model.level import Level
+from cfmvc_scvi.model.networks import Inputs
 from cfmvc_scvi.model.reference import Reference
 
 __all__ = [
     "OUTPUTS",
     "Change",
+    "Known",
     "asked_contexts",
     "asked_design",
     "asked_groups",
@@ -35,7 +34,35 @@ __all__ = [
 
 OUTPUTS = ("counts", "rate", "normalized", "latent")
 _MOST_STRENGTH = 1.5
-_KINDS = {REGISTRY_KEYS.LABELS_KEY: "label", REGISTRY_KEYS.BATCH_KEY: "batch", CFMVC_REGISTRY_KEYS.SAMPLE_KEY: "sample"}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a trained model knows by name, and what it remembers of its training.
+
+    Attributes
+    ----------
+    vocabulary
+        Perturbations and control.
+    reference
+        Groups of training cells.
+    labels, batches, samples
+        Names of the registered categories, in the order of their codes; `samples` is None where none are registered.
+    has_doses
+        Whether doses are registered.
+    """
+
+    vocabulary: Vocabulary
+    reference: Reference
+    labels: tuple[str, ...]
+    batches: tuple[str, ...]
+    samples: tuple[str, ...] | None
+    has_doses: bool
+
+    @property
+    def contexts(self) -> Contexts:
+        """The (label x sample) contexts."""
+        return self.reference.contexts
 
 
 class Change:
@@ -43,8 +70,8 @@ class Change:
 
     Parameters
     ----------
-    model
-        A trained CFMVC.
+    known
+        What the model knows.
     perturbation, dose, labels, batch
         As in `CFMVC.predict_counterfactual`; None stays as it is.
 
@@ -57,21 +84,21 @@ class Change:
     """
 
     def __init__(
-        self, model: Any, perturbation: str | None, dose: float | None, labels: str | None, batch: str | None
+        self, known: Known, perturbation: str | None, dose: float | None, labels: str | None, batch: str | None
     ) -> None:
-        self.contexts, self.has_samples, self.dose = model._reference.contexts, model._has_samples, dose
-        self.design = None if perturbation is None else asked_design(model, perturbation, dose)
+        self.contexts, self.has_samples, self.dose = known.contexts, known.samples is not None, dose
+        self.design = None if perturbation is None else asked_design(known, perturbation, dose)
         if perturbation is None and dose is not None:
-            _check_dose(model, dose)
-        self.label = None if labels is None else category_code(model, REGISTRY_KEYS.LABELS_KEY, labels)
-        self.batch = -1 if batch is None else category_code(model, REGISTRY_KEYS.BATCH_KEY, batch)
+            _check_dose(known, dose)
+        self.label = None if labels is None else category_code("label", known.labels, labels)
+        self.batch = -1 if batch is None else category_code("batch", known.batches, batch)
 
-    def own(self, manager: AnnDataManager, cells: NDArray[np.int64]) -> Groups:
-        """Return the group of each of these cells of registered data; without a batch where none is asked for."""
-        design = np.asarray(manager.get_from_registry(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY))[cells]
-        label = _codes(manager, REGISTRY_KEYS.LABELS_KEY, cells)
-        sample = _codes(manager, CFMVC_REGISTRY_KEYS.SAMPLE_KEY, cells) if self.has_samples else None
-        batch = np.full(len(cells), -1) if self.batch < 0 else _codes(manager, REGISTRY_KEYS.BATCH_KEY, cells)
+    def own(self, inputs: Inputs) -> Groups:
+        """Return the group of each cell, from its design and its codes; without a batch where none is asked for."""
+        keys = CFMVC_REGISTRY_KEYS
+        design, label = inputs[keys.PERTURBATION_KEY], _codes(inputs[keys.LABELS_KEY])
+        sample = _codes(inputs[keys.SAMPLE_KEY]) if self.has_samples else None
+        batch = np.full(len(label), -1) if self.batch < 0 else _codes(inputs[keys.BATCH_KEY])
         return Groups.of(design, self.contexts.encode(label, sample), batch)
 
     def wanted(self, own: Groups) -> Groups:
@@ -90,11 +117,11 @@ class Change:
         return design if self.dose is None else np.where(design > 0, np.float32(self.dose), design)
 
 
-def _codes(manager: AnnDataManager, key: str, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.asarray(manager.get_from_registry(key)).reshape(-1)[cells].astype(np.int64)
+def _codes(values: NDArray) -> NDArray[np.int64]:
+    return np.asarray(values).reshape(-1).astype(np.int64)
 
 
-def asked_design(model: Any, perturbation: str, dose: float | None) -> NDArray[np.float32]:
+def asked_design(known: Known, perturbation: str, dose: float | None) -> NDArray[np.float32]:
     """Return the design row `(perturbations,)` of a condition.
 
     Raises
@@ -104,23 +131,18 @@ def asked_design(model: Any, perturbation: str, dose: float | None) -> NDArray[n
     DataError
         If the dose is not a number >= 0, or the model was trained without doses.
     """
-    if model.vocabulary is None:
-        raise DataError(
-            "The model was trained without perturbations; pass perturbation_key= to setup_anndata and train."
-        )
     if dose is not None:
-        _check_dose(model, dose)
-    return model.vocabulary.design(str(perturbation), dose)[0]
+        _check_dose(known, dose)
+    return known.vocabulary.design(str(perturbation), dose)[0]
 
 
-def category_code(model: Any, key: str, name: str) -> int:
-    """Return the code of a registered category; UnknownConditionError if there is none of this name."""
-    known = [str(value) for value in model.get_state_registry(key)["categorical_mapping"]]
-    check_key(str(name), known, f"the registered {_KINDS[key]} categories")
-    return known.index(str(name))
+def category_code(kind: str, names: Sequence[str], name: str) -> int:
+    """Return the code of a registered label, batch or sample; UnknownConditionError if there is none of this name."""
+    check_key(str(name), names, f"the registered {kind} categories")
+    return names.index(str(name))
 
 
-def asked_contexts(model: Any, labels: str | None, sample: str | None) -> NDArray[np.int64]:
+def asked_contexts(known: Known, labels: str | None, sample: str | None) -> NDArray[np.int64]:
     """Return the codes of the contexts of a label, of a sample, of both, or all that have control cells.
 
     Raises
@@ -130,27 +152,26 @@ def asked_contexts(model: Any, labels: str | None, sample: str | None) -> NDArra
     DataError
         If a sample is asked for and none are registered.
     """
-    reference: Reference = model._reference
-    contexts = reference.contexts
-    if sample is not None and not model._has_samples:
+    reference, contexts = known.reference, known.contexts
+    if sample is not None and known.samples is None:
         raise DataError("sample= is given, but no samples are registered; pass sample_key= to setup_anndata and train.")
     chosen = np.ones(contexts.n_contexts, dtype=bool)
     if labels is not None:
-        chosen &= np.array(contexts.label) == category_code(model, REGISTRY_KEYS.LABELS_KEY, labels)
+        chosen &= np.array(contexts.label) == category_code("label", known.labels, labels)
     if sample is not None:
-        chosen &= np.array(contexts.sample) == category_code(model, CFMVC_REGISTRY_KEYS.SAMPLE_KEY, sample)
+        chosen &= np.array(contexts.sample) == category_code("sample", known.samples or (), sample)
     codes = np.intersect1d(np.flatnonzero(chosen), reference.control_contexts)
     if not len(codes):
         asked = " | ".join(name for name in (labels, sample) if name is not None)
-        known = ", ".join(contexts.names[code] for code in reference.control_contexts[:5])
+        others = ", ".join(contexts.names[code] for code in reference.control_contexts[:5])
         raise UnknownConditionError(
             f"No control cells of '{asked}' in training, so nothing can be drawn there. Contexts with control cells: "
-            f"{known}{', ...' if len(reference.control_contexts) > 5 else ''}."
+            f"{others}{', ...' if len(reference.control_contexts) > 5 else ''}."
         )
     return codes
 
 
-def levels(model: Any, own: Groups, wanted: Groups) -> dict[Group, Level]:
+def levels(known: Known, own: Groups, wanted: Groups) -> dict[Group, Level]:
     """Return the level of each group asked for, of cells that are to change.
 
     Raises
@@ -163,22 +184,22 @@ def levels(model: Any, own: Groups, wanted: Groups) -> dict[Group, Level]:
     found = {}
     for before, after in own.pairs(wanted):
         if before != after:
-            level_of(model, before)
-            found[after] = level_of(model, after)
+            level_of(known, before)
+            found[after] = level_of(known, after)
     return found
 
 
-def level_of(model: Any, group: Group) -> Level:
+def level_of(known: Known, group: Group) -> Level:
     """Return the level of a group; errors as in `levels`."""
-    missing = model._reference.missing_parts(group.row)
+    missing = known.reference.missing_parts(group.row)
     if missing:
-        name, part = model.vocabulary.names(group.row)[0], model.vocabulary.perturbations[missing[0]]
+        name, part = known.vocabulary.names(group.row)[0], known.vocabulary.perturbations[missing[0]]
         raise UnknownConditionError(
             f"{name!r} was not seen in training, and neither was {part!r} by itself, so what it does alone is not "
             f"known ({len(missing)} such). Train with cells of it alone, or describe it by features in adata.uns, "
             "named by perturbation_embeddings_key= of setup_anndata."
         )
-    return model._reference.level(group.row, group.context)
+    return known.reference.level(group.row, group.context)
 
 
 def asked_perturbations(perturbation: str | Sequence[str] | None) -> dict[str | None, str | None]:
@@ -197,21 +218,21 @@ def asked_perturbations(perturbation: str | Sequence[str] | None) -> dict[str | 
     return {name: name for name in names}
 
 
-def asked_indices(indices: Sequence[int] | NDArray[Any] | None, data: AnnData) -> NDArray[np.int64]:
+def asked_indices(indices: Sequence[int] | NDArray | None, n_cells: int) -> NDArray[np.int64]:
     """Return the positions of the cells asked about, given as None (all), positions or a mask; DataError if unfit."""
     if indices is None:
-        return np.arange(data.n_obs)
+        return np.arange(n_cells)
     array = np.asarray(indices)
-    if array.dtype == bool and array.shape != (data.n_obs,):
-        raise DataError(f"indices is a mask of shape {array.shape} for {data.n_obs} cells; give one value per cell.")
+    if array.dtype == bool and array.shape != (n_cells,):
+        raise DataError(f"indices is a mask of shape {array.shape} for {n_cells} cells; give one value per cell.")
     if array.size and array.dtype.kind not in "biu":
         raise DataError(f"indices has type {array.dtype}; pass positions of cells or a boolean mask.")
     chosen = np.flatnonzero(array) if array.dtype == bool else array.astype(np.int64).reshape(-1)
     if len(chosen) == 0:
         raise DataError("No cells were asked about: indices is empty.")
-    outside = chosen[(chosen < 0) | (chosen >= data.n_obs)]
+    outside = chosen[(chosen < 0) | (chosen >= n_cells)]
     if len(outside):
-        raise DataError(f"{len(outside)} indices are outside 0 .. {data.n_obs - 1}, first {outside[0]}.")
+        raise DataError(f"{len(outside)} indices are outside 0 .. {n_cells - 1}, first {outside[0]}.")
     if len(np.unique(chosen)) < len(chosen):
         raise DataError(
             f"indices names {len(chosen) - len(np.unique(chosen))} cells again; name each once, use n_samples."
@@ -240,7 +261,7 @@ def check_scales(heterogeneity: float, guidance_scale: float, strength: float, b
         )
 
 
-def asked_groups(model: Any, own: Groups, wanted: Groups, strength: float) -> Groups:
+def asked_groups(known: Known, own: Groups, wanted: Groups, strength: float) -> Groups:
     """Return the groups that cells are taken to: their own where no effect is asked for.
 
     Raises
@@ -250,19 +271,19 @@ def asked_groups(model: Any, own: Groups, wanted: Groups, strength: float) -> Gr
     """
     if strength == 0:
         return own
-    reference: Reference = model._reference
+    reference = known.reference
     for (group, target), rows in own.pairs(wanted).items() if strength != 1 else ():
         if group != target and reference.group(reference.condition(group.row), group.context) < 0:
             raise DataError(
-                f"strength is {strength} for {len(rows)} cells of {model.vocabulary.names(group.row)[0]!r} in context "
+                f"strength is {strength} for {len(rows)} cells of {known.vocabulary.names(group.row)[0]!r} in context "
                 f"'{reference.contexts.names[group.context]}', which training did not see, so the way from there is "
                 "not known. Ask it of control cells, or with strength=1."
             )
     return wanted
 
 
-def _check_dose(model: Any, dose: float) -> None:
-    if model._setup_argument("dose_key") is None:
+def _check_dose(known: Known, dose: float) -> None:
+    if not known.has_doses:
         raise DataError(
             f"dose is {dose}, but no doses are registered; pass dose_key= to setup_anndata and train, or leave it."
         )

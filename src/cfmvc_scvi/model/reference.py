@@ -12,10 +12,12 @@ import scipy.sparse as sp
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from cfmvc_scvi._bounded import BoundedDict
 from cfmvc_scvi.config import EffectConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
 from cfmvc_scvi.model.calibration import left_out_calibration
+from cfmvc_scvi.model.interactions import Interactions, seen_interaction
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.relatives import Embeddings, Relatives, UnseenShift
@@ -35,6 +37,7 @@ __all__ = ["Panel", "Reference"]
 
 Array = NDArray[np.float64]
 
+_KEPT = 256  # perturbations without cells, at a dose
 _NEGLIGIBLE = 1e-3  # share of a partner condition below which its cells are not borrowed
 
 
@@ -69,7 +72,9 @@ class Reference:
     config: EffectConfig = field(default_factory=EffectConfig)
     embeddings: Embeddings | None = None
     _goals: dict[int, EffectGoal] = field(default_factory=dict, repr=False)
-    _unseen_shifts: dict[tuple[int, float], UnseenShift] = field(default_factory=dict, repr=False)
+    _unseen_shifts: BoundedDict[tuple[int, float], UnseenShift] = field(
+        default_factory=lambda: BoundedDict(_KEPT), repr=False
+    )
     _calibration: Calibration | None = field(default=None, repr=False)
 
     @classmethod
@@ -113,6 +118,11 @@ class Reference:
         """What perturbations tell of each other."""
         return Relatives(self.designs, self.groups, self.bulk, self.embeddings)
 
+    @cached_property
+    def interactions(self) -> Interactions:
+        """What combinations do beyond the sum of their parts."""
+        return Interactions(self.designs, lambda code: seen_interaction(self, code))
+
     def group(self, condition: int, context: int) -> int:
         """Return the number of a group, -1 where it was not seen."""
         found = np.flatnonzero((self.groups == (condition, context)).all(axis=1))
@@ -128,7 +138,8 @@ class Reference:
 
         Seen conditions: empirical Bayes over contexts, around what the other perturbations share, the doses of a
         perturbation by itself monotone as far as noise explains that they are not. Unseen dose of a seen perturbation:
-        interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts.
+        interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts, and the
+        interaction that other combinations of these parts lead to expect (`Interactions`).
 
         Raises
         ------
@@ -146,8 +157,10 @@ class Reference:
         levels = [self._dose_level(int(part), float(design[part]), context) for part in parts]
         if len(levels) == 1:
             return levels[0]
-        mean = additive_goal(control.mean, [level.mean - control.mean for level in levels])
-        sd = np.sqrt(sum(level.sd**2 for level in levels))
+        row = self._row(context)
+        together, error = (term[row] for term in self.interactions.of(design) or np.zeros((2, row + 1, 1)))
+        mean = additive_goal(control.mean, [*(level.mean - control.mean for level in levels), together])
+        sd = np.sqrt(sum(level.sd**2 for level in levels) + error**2)
         partners, shares = zip(*(pair for level in levels for pair in level.partners), strict=True)
         return Level(mean, sd, False, partners, any(level.extrapolated for level in levels), shares)
 
@@ -330,10 +343,14 @@ class Reference:
         result[rows] = expected - control + latent_shift(expected, perturbed, self._goal(condition).weights)
         return result
 
-    def state(self) -> dict[str, Any]:
-        """Return everything as plain values and arrays, for saving."""
-        panel = self.panel
+    def state(self, *, with_goals: bool = False) -> dict[str, Any]:
+        """Return everything as plain values and arrays, for saving.
+
+        With `with_goals`, also what is estimated of each condition seen, so that nobody has to estimate it again.
+        """
+        panel, goals = self.panel, range(1, len(self.designs)) if with_goals else ()
         return {
+            "goals": {str(code): asdict(self._goal(code)) for code in goals},
             "contexts": self.contexts.to_dict(),
             "designs": self.designs,
             "groups": self.groups,
@@ -371,6 +388,7 @@ class Reference:
             panel,
             state["latent_means"],
             embeddings=None if embeddings is None else Embeddings(**embeddings),
+            _goals={int(code): EffectGoal(**goal) for code, goal in state.get("goals", {}).items()},
         )
 
 

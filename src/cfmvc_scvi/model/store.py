@@ -21,7 +21,8 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from torch import nn
 
 from cfmvc_scvi.errors import DataError, UnsupportedError
-from cfmvc_scvi.model.prediction import Asked, Parts
+from cfmvc_scvi.model.asked import Asked
+from cfmvc_scvi.model.prediction import Parts
 
 __all__ = ["ChunkStore"]
 

@@ -229,8 +229,8 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             )
         if use_distributed_sampler(run.get("strategy")) and settings.seed is None:
             raise DataError(
-                "Processes that train together must split the cells alike; set scvi.settings.seed to one number in "
-                "all, before the model is made."
+                "Processes that train together must split the cells alike; set scvi.settings.seed to the same number "
+                "in each, before the model is made."
             )
         if str(run.get("precision")) in _HALF_PRECISION:
             raise UnsupportedError(

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from cfmvc_scvi.config import CalibrationConfig
 from cfmvc_scvi.model.cells import Group, Groups
 from cfmvc_scvi.model.level import Level
-from cfmvc_scvi.model.question import level_of
+from cfmvc_scvi.model.question import Known, level_of
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.shift import Calibration, expected_noise, profile_distances
 
-__all__ = ["effect_interval", "expected_error", "trust_of", "trust_of_cells", "trust_table"]
+__all__ = ["effect_interval", "expected_error", "trust_of", "trust_of_cells", "trust_row"]
 
 Array = NDArray[np.float64]
 
@@ -56,24 +54,24 @@ def trust_of(reference: Reference, answer: Level, context: int) -> float:
     return float(1 / (1 + expected_error(reference, answer, context) ** 2))
 
 
-def trust_of_cells(model: Any, own: Groups, wanted: Groups) -> NDArray[np.float64]:
+def trust_of_cells(known: Known, own: Groups, wanted: Groups) -> NDArray[np.float64]:
     """Trust of the group that each cell was asked for, 1 where that is its own group (cells,)."""
     result = np.ones(len(own.code))
     for (before, after), rows in own.pairs(wanted).items():
         if before != after:
-            result[rows] = _trust(model, after)
+            result[rows] = _trust(known, after)
     return result
 
 
-def _trust(model: Any, group: Group) -> float:
+def _trust(known: Known, group: Group) -> float:
     """Trust in a group; 1 for control, whose effect is zero by definition."""
-    return 1.0 if group.is_control else trust_of(model._reference, level_of(model, group), group.context)
+    return 1.0 if group.is_control else trust_of(known.reference, level_of(known, group), group.context)
 
 
-def _row(model: Any, group: Group, config: CalibrationConfig) -> dict[str, Any]:
-    """Return one row of `CFMVC.get_trust`."""
-    reference: Reference = model._reference
-    answer, value = level_of(model, group), _trust(model, group)
+def trust_row(known: Known, group: Group) -> dict[str, Any]:
+    """Return one row of `CFMVC.get_trust`, that of a group."""
+    config, reference = CalibrationConfig(), known.reference
+    answer, value = level_of(known, group), _trust(known, group)
     code = reference.condition(group.row)
     seen = [_contexts_that_saw(reference, code) for code in answer.partner_conditions]
     cells = [reference.bulk.n_cells[reference.groups[:, 0] == code].sum() for code in answer.partner_conditions]
@@ -91,11 +89,6 @@ def _row(model: Any, group: Group, config: CalibrationConfig) -> dict[str, Any]:
         "composed": code < 0 and int(np.count_nonzero(group.row)) > 1,
         "calibrated": code > 0 and not answer.observed and reference.calibration().calibrated,
     }
-
-
-def trust_table(model: Any, groups: Sequence[Group]) -> pd.DataFrame:
-    """Return the table of `CFMVC.get_trust`, one row per group."""
-    return pd.DataFrame([_row(model, group, CalibrationConfig()) for group in groups])
 
 
 def _contexts_that_saw(reference: Reference, condition: int) -> NDArray[np.int64]:

@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scvi import REGISTRY_KEYS
-from torch import Tensor
 
+from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import ObservationConfig
-from cfmvc_scvi.model.cells import Group, Groups, panel_tensors
+from cfmvc_scvi.model.cells import Group, Groups, with_batch
 from cfmvc_scvi.model.plan import Observation, whole
 from cfmvc_scvi.observe import (
     cell_choice,
@@ -37,8 +35,7 @@ class _Drawn:
 
     rows: NDArray[np.int64]
     depth: Array
-    tensors: dict[str, Tensor]
-    z: Tensor
+    z: Array
     shares: Array
 
 
@@ -93,7 +90,7 @@ class VirtualCells:
     def draw(self, names: NDArray[np.str_], group: Group, output: str) -> VirtualGroup:
         """Return the cells of these names, `output` as in `CFMVC.sample_cells`."""
         drawn = self._drawn(names, group)
-        latent = drawn.z[:, : self.observation.engine.module.n_intrinsic].cpu().numpy()
+        latent = drawn.z[:, : self.observation.engine.networks.n_intrinsic]
         if output == "latent":
             return VirtualGroup(drawn.rows, latent, None)
         rates = self._matched(group)
@@ -112,17 +109,15 @@ class VirtualCells:
         candidates = engine.reference_rows(group.control())
         rows = candidates[cell_choice(seed, names.tolist(), np.ones(len(candidates)), "reference")]
         cells = panel.take(rows)
-        tensors = panel_tensors(cells, group, engine.device, engine.dtype)
-        if group.batch >= 0:
-            tensors[REGISTRY_KEYS.BATCH_KEY] = torch.full_like(tensors[REGISTRY_KEYS.BATCH_KEY], group.batch)
-        posterior, n = engine.posterior(tensors), engine.module.n_intrinsic
-        noise = posterior.loc.new_tensor(ndtri(cell_uniforms(seed, names.tolist(), posterior.loc.shape[1], "latent")))
-        z = posterior.loc + posterior.scale * noise
-        origin = engine.module.standardise(z[:, :n]) if engine.source == "control" else noise[:, :n]
+        inputs = with_batch(cells.tensors, np.full(len(names), group.batch))
+        mean, sd = engine.networks.posterior(cells.counts, inputs)
+        noise, n = ndtri(cell_uniforms(seed, names.tolist(), mean.shape[1], "latent")), engine.networks.n_intrinsic
+        z = mean + sd * noise
+        origin = engine.standardise(z[:, :n]) if engine.source == "control" else noise[:, :n]
         u = engine.grown(origin, Groups.same(group, len(names)), cells.niche)
-        z = torch.cat([engine.module.unstandardise(u), z[:, n:]], dim=1)
+        z = np.hstack([engine.unstandardise(u), z[:, n:]])
         depth = np.asarray(whole(cells.counts).sum(axis=1)).ravel()
-        return _Drawn(rows, depth, tensors, z, engine.fractions(z, tensors))
+        return _Drawn(rows, depth, z, engine.networks.fractions(z, inputs))
 
     def _matched(self, group: Group) -> _Rates:
         """Return the rates at which reference draws of the group meet its level; computed once."""
@@ -130,7 +125,7 @@ class VirtualCells:
             observation, engine = self.observation, self.observation.engine
             own = group.control()
             cells = engine.reference_cells(own, group)
-            if not (cells.tensors[REGISTRY_KEYS.BATCH_KEY] == group.batch).all():
+            if not (cells.inputs[CFMVC_REGISTRY_KEYS.BATCH_KEY] == group.batch).all():
                 own = Group(
                     own.design, own.context
                 )  # no control cells of this batch: the decoder tells what it changes

@@ -2,6 +2,5 @@
 
 from cfmvc_scvi.module.cfmvc import CFMVCModule
 from cfmvc_scvi.module.losses import flow_matching_loss
-from cfmvc_scvi.module.transport import ConditionTensors, advance, transport
 
-__all__ = ["CFMVCModule", "ConditionTensors", "advance", "flow_matching_loss", "transport"]
+__all__ = ["CFMVCModule", "flow_matching_loss"]

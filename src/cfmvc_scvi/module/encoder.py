@@ -57,7 +57,12 @@ class IntrinsicTechnicalEncoder(Encoder):
             )
 
     def forward(self, x: Tensor, batch_index: Tensor, *_covariates: Tensor) -> tuple[Normal, Tensor]:
-        """Return the posterior and one reparametrised sample.
+        """Return the posterior and one reparametrised sample; parameters as of `moments`."""
+        posterior = Normal(*self.moments(x, batch_index))
+        return posterior, posterior.rsample()
+
+    def moments(self, x: Tensor, batch_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of the posterior, `(cells, n_intrinsic + n_technical)` each.
 
         Parameters
         ----------
@@ -73,8 +78,7 @@ class IntrinsicTechnicalEncoder(Encoder):
             counts = torch.expm1(_at_least_single(x)) if self.log_input else x
             location, raw = self.technical(counts.sum(dim=-1, keepdim=True), batch_index)
             mean, raw_variance = torch.cat([mean, location], dim=-1), torch.cat([raw_variance, raw], dim=-1)
-        posterior = Normal(mean, (self.var_activation(raw_variance) + self.var_eps).sqrt())
-        return posterior, posterior.rsample()
+        return mean, (self.var_activation(raw_variance) + self.var_eps).sqrt()
 
     def technical(self, depth: Tensor, batch_index: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and unconstrained variance of the technical block, `(cells, n_technical)` each.

@@ -17,6 +17,7 @@ from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.pl._style import ROLES, finish, panels, plain
 
 _PART = re.compile(r"_?(train|validation)(?=_|$)")
+_STAGES = {"flow ": "flow", "joint ": "joint stage"}
 _LONG = 20  # epochs
 _COLOURS = {"train": ROLES["true"], "validation": ROLES["predicted"]}
 
@@ -70,7 +71,7 @@ def history(
             low, high = np.quantile(np.concatenate(list(parts.values())), [0.0, 0.97])
             ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         ax.set_title(name, fontsize=10)
-        ax.set_xlabel("epoch", fontsize=9)
+        ax.set_xlabel(f"epoch of the {_stage(name)}", fontsize=9)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         plain(ax)
         if len(parts) > 1:
@@ -94,6 +95,11 @@ def _curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.Serie
             continue
         curves.setdefault(name, {})[found[1]] = curve
     return curves
+
+
+def _stage(name: str) -> str:
+    """Stage of training that a loss belongs to; those of scvi-tools' own plan have no prefix."""
+    return next((stage for prefix, stage in _STAGES.items() if name.startswith(prefix)), "representation")
 
 
 def _same(curve: pd.Series, other: pd.Series) -> bool:
