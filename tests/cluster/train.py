@@ -22,13 +22,13 @@ def main(folder: Path, n_processes: int) -> None:
     model = CFMVC(adata, n_intrinsic=8, n_hidden=32, flow_kwargs={"n_hidden": 32})
     options = {"strategy": "ddp_find_unused_parameters_true"} if n_processes > 1 else {}
     model.train(
-        {"representation": 40, "flow": 4, "joint": 2},
+        {"representation": 60, "flow": 4, "joint": 2},
         stage=["representation", "flow", "joint"],
         accelerator="cpu",
         devices=n_processes,
         early_stopping=True,
-        early_stopping_patience=3,
-        early_stopping_min_delta=1.0,  # which the first stage meets for some epochs only
+        early_stopping_patience=2,
+        early_stopping_min_delta=4.0,  # which the first stage meets for some epochs only
         batch_size=128 // n_processes,
         pair_kwargs={"batch_size": 128 // n_processes, "steps_per_epoch": 20},
         enable_progress_bar=False,

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 from scvi import settings
 from scvi.model.base import UnsupervisedTrainingMixin
-from scvi.train import TrainingPlan, TrainRunner
+from scvi.train import LoudEarlyStopping, Trainer, TrainingPlan, TrainRunner
 
 from cfmvc_scvi._compat import use_distributed_sampler
 from cfmvc_scvi.config import PairConfig, TrainingConfig
@@ -366,4 +366,17 @@ def _trainer_options(run: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
         options["early_stopping_monitor"] = "validation_loss"
     elif stage == "representation" and of_flow:
         del options["early_stopping_monitor"]
+    if options.get("early_stopping") and use_distributed_sampler(options.get("strategy")):
+        callbacks.append(_early_stopping(options))
+        options.setdefault("check_val_every_n_epoch", 1)
     return {**options, "callbacks": callbacks}
+
+
+def _early_stopping(options: Mapping[str, Any]) -> LoudEarlyStopping:
+    """Return the callback that scvi's trainer adds by these options, but not to processes that train together.
+
+    Their losses are averages over all of them, so that all stop at once.
+    """
+    given = {key: value.default for key, value in inspect.signature(Trainer).parameters.items()} | dict(options)
+    names = ("monitor", "min_delta", "patience", "mode", "warmup_epochs")
+    return LoudEarlyStopping(**{name: given[f"early_stopping_{name}"] for name in names})
