@@ -33,5 +33,5 @@ def left_out_effect(reference: Reference, design: NDArray[np.float32], genes: An
         measured = perturbed.log_mean[one.context] - reference.control_level(context).mean
         columns = {"delta": measured - one.error, "measured": measured, "sd": one.sd}
         frames.append(pd.DataFrame({"context": reference.contexts.names[context], "gene": genes, **columns}))
-    empty = {name: [] for name in ("context", "gene", "delta", "measured", "sd")}
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(empty)
+    names = ["context", "gene", "delta", "measured", "sd"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=names)

@@ -125,6 +125,7 @@ def _training(model: CFMVC) -> Section:
     def draw(ax: Axes) -> None:
         ax.set_axis_off()
         figure = ax.get_figure(root=True)
+        assert figure is not None
         n_panels = len(curves(history))
         grid = figure.subplots(-(-n_panels // 3), min(3, n_panels), squeeze=False).ravel()
         for unused in grid[n_panels:]:
@@ -146,9 +147,11 @@ def _latents(model: CFMVC, cells: AnnData, seed: int) -> Section:
     images = []
     for key in dict.fromkeys(keys):
         alt = f"UMAP of the intrinsic latent of {latent.n_obs:,} cells, coloured by {key}."
-        images.append(
-            figures.image((4.6, 3.2), alt, lambda ax, key=key: pl.latent(latent, key, axes=[ax], show=False), key)
-        )
+
+        def draw(ax: Axes, key: str = key) -> None:
+            pl.latent(latent, key, axes=[ax], show=False)
+
+        images.append(figures.image((4.6, 3.2), alt, draw, key))
     text = "Cell types should be apart, batches mixed, and conditions differ as far as they act."
     return Section("latents", "Latents", "Intrinsic latent", texts=[text], cards=[Card("By column of obs", "", images)])
 
@@ -215,7 +218,7 @@ def _trust(trust: pd.DataFrame) -> Section:
 def _provenance(model: CFMVC) -> Section:
     setup = {name: value for name, value in model.registry["setup_args"].items() if value}
     facts = {
-        "genes": f"{len(model.get_var_names()):,}",
+        "genes": f"{model.module.n_input:,}",
         "stages trained": ", ".join(model.trained_stages_),
         "columns": ", ".join(f"{name} {value}" for name, value in setup.items()),
         "versions": ", ".join(f"{name} {version(name)}" for name in ("cfmvc-scvi", "scvi-tools", "torch", "anndata")),
