@@ -51,8 +51,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-@pytest.fixture(scope="session")
-def _counts_adata() -> ad.AnnData:
+def make_counts() -> ad.AnnData:
     """360 cells x 60 genes of NB counts: 3 cell types x 2 batches x (control, A, B), 20 cells each.
 
     A doubles genes 0-9 in every type; B quarters genes 10-19 in T and doubles them in the other types.
@@ -81,6 +80,11 @@ def _counts_adata() -> ad.AnnData:
     frame.index = pd.Index([f"cell{i}" for i in range(len(obs))])
     counts = sparse.csr_matrix(np.vstack(rows)[order].astype(np.float32))
     return ad.AnnData(counts, obs=frame, var=pd.DataFrame(index=[f"gene{i}" for i in range(n_genes)]))
+
+
+@pytest.fixture(scope="session")
+def _counts_adata() -> ad.AnnData:
+    return make_counts()
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cfmvc_scvi import datasets, pl, pp, tl
+    from cfmvc_scvi import callbacks, datasets, pl, pp, tl
     from cfmvc_scvi.model import CFMVC
 
-__all__ = ["CFMVC", "datasets", "pl", "pp", "tl"]
+__all__ = ["CFMVC", "callbacks", "datasets", "pl", "pp", "tl"]
 
 __version__ = version("cfmvc-scvi")
 

@@ -8,18 +8,21 @@ import rich.pretty  # noqa: F401  # AnnDataManager.view_setup_method_args uses i
 import torch
 from scvi.data._constants import _FIELD_REGISTRIES_KEY, _MODEL_NAME_KEY, _SETUP_ARGS_KEY, _SETUP_METHOD_NAME
 from scvi.data._utils import _check_if_view, _get_adata_minify_type
-from scvi.model._utils import parse_device_args
+from scvi.model._utils import parse_device_args, use_distributed_sampler
 from scvi.model.base._save_load import _initialize_model, _validate_var_names
+from scvi.module._constants import MODULE_KEYS
 
 __all__ = [
     "FIELD_REGISTRIES_KEY",
     "MODEL_NAME_KEY",
+    "MODULE_KEYS",
     "SETUP_ARGS_KEY",
     "SETUP_METHOD_KEY",
     "adata_minify_type",
     "initialize_model",
     "materialise_view",
     "single_device",
+    "use_distributed_sampler",
     "validate_var_names",
 ]
 

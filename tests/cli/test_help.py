@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from cfmvc_scvi import __version__
+from cfmvc_scvi.cli import app
 
-COMMANDS = ("demo", "train", "predict", "evaluate", "benchmark", "info")
+COMMANDS = ("demo", "train", "predict", "evaluate", "benchmark", "report", "info", "app")
 
 
 def test_commands_are_listed(run):
@@ -35,3 +36,13 @@ def test_help_loads_neither_torch_nor_scvi():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"loaded: {result.stderr}"
+
+
+def test_the_shell_can_complete(monkeypatch, run, capsys):
+    assert "--install-completion" in run("--help").output
+    monkeypatch.setenv("_CFMVC_SCVI_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "cfmvc-scvi tr")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    with pytest.raises(SystemExit):
+        app(prog_name="cfmvc-scvi")
+    assert capsys.readouterr().out.split() == ["train"]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from cfmvc_scvi.data import check_counts, convert_counts, counts, to_csr
+from cfmvc_scvi.data import CountRows, check_counts, convert_counts, counts, to_csr
 from cfmvc_scvi.errors import CFMVCWarning, DataError, UnknownConditionError
 
 STORAGES = {
@@ -172,3 +172,17 @@ def test_backed_csc_stays_with_a_hint(adata: ad.AnnData, tmp_path: Path, caplog:
     with caplog.at_level(logging.INFO, "cfmvc_scvi"):
         assert not convert_counts(backed)
     assert "write it as CSR" in caplog.text
+
+
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path, rng: np.random.Generator) -> None:
+    dense = rng.poisson(0.5, (40, 6)).astype(np.float32)
+    rows = np.r_[2:30, 39]
+    ad.AnnData(sparse.csr_matrix(dense)).write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r").X
+    for matrix in (dense, dense.astype(int), sparse.csr_matrix(dense), sparse.csc_matrix(dense), backed):
+        counts = CountRows(matrix, rows)
+        assert counts.shape == (29, 6)
+        for chosen in (slice(3, 9), slice(20, 99), np.array([0, 5, 28]), np.array([], dtype=int), slice(5, 5)):
+            found = counts[chosen]
+            assert sparse.isspmatrix_csr(found) and found.dtype == np.float32
+            assert np.array_equal(found.toarray(), dense[rows][chosen])

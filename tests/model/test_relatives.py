@@ -61,7 +61,22 @@ def test_a_perturbation_seen_elsewhere_does_in_a_context_what_all_do_there(rng):
     assert errors[1] < 0.7 * errors[0]
 
 
-def test_combinations_are_expected_from_control(rng):
+def test_combinations_are_expected_to_add_up(rng):
     relatives = screen(rng, 6)
     relatives.designs[2] = relatives.designs[1] + relatives.designs[3]
+    control, first, second = (relatives.bulk.take(range(3 * code, 3 * code + 3)) for code in (0, 1, 3))
+    expected = relatives.expected(2)
+    total = np.maximum(first.log_mean + second.log_mean - control.log_mean, 0)
+    np.testing.assert_allclose(expected.log_mean, total)
+    np.testing.assert_allclose(expected.log_noise, first.log_noise + second.log_noise + control.log_noise)
+    logs = [np.log(bulk.rate + EffectConfig().pseudocount) for bulk in (control, first, second)]
+    product = np.exp(logs[1] + logs[2] - logs[0]) - EffectConfig().pseudocount
+    np.testing.assert_allclose(expected.rate, np.maximum(product, 0))
+    np.testing.assert_array_equal(expected.depth_quantiles, control.depth_quantiles)
+
+
+def test_combinations_of_parts_that_were_not_seen_alone_are_expected_from_control(rng):
+    relatives = screen(rng, 6)
+    relatives.designs[2] = relatives.designs[1] + relatives.designs[3]
+    relatives.designs[3] = relatives.designs[4] + relatives.designs[5]  # and nothing by itself any more
     np.testing.assert_array_equal(relatives.expected(2).log_mean, relatives.bulk.take(range(3)).log_mean)

@@ -292,13 +292,20 @@ def test_options_of_the_trainer_hold_in_each_stage(tiny_adata, make_model, quick
 
 
 @pytest.mark.usefixtures("seeded")
-def test_mixed_precision_gives_nearly_the_same_loss(tiny_adata, make_model, quick):
+@pytest.mark.parametrize("stage", ["representation", "flow", "joint"])
+def test_mixed_precision_gives_nearly_the_same_loss(tiny_adata, make_model, quick, stage):
     losses = []
     for precision in ("32-true", "bf16-mixed"):
         torch.manual_seed(0)
         model = make_model(tiny_adata.copy())
-        model.train(stage="representation", precision=precision, **quick | {"max_epochs": 1})
-        losses.append(model.history["train_loss"].iloc[0, 0])
+        if stage != "representation":
+            model.train(stage=["representation", "flow"], **quick)
+            torch.manual_seed(0)
+        model.train(stage=stage, precision=precision, **quick | {"max_epochs": 2})
+        keys = {"representation": ["train_loss"], "flow": ["flow_train_loss"]}
+        names = keys.get(stage, ["joint_train_loss", "joint_flow_loss_train"])
+        losses.append([model.history[name].iloc[-2:, 0].mean() for name in names])
+    assert losses[1] != losses[0]
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)
 
 

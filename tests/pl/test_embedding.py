@@ -37,3 +37,10 @@ def test_other_labels_have_different_colours():
 def test_bad_input(points, labels, error):
     with pytest.raises(error):
         pl.embedding(points, labels)
+
+
+def test_a_palette_gives_colours_and_order():
+    ax = pl.embedding(np.eye(2), ["a", "b"], palette={"b": "#000000", "a": "#ffffff", "unused": "#ff0000"})
+    assert [c.get_label() for c in ax.collections] == ["b", "a"]
+    with pytest.raises(DataError, match="no colour for 'b'"):
+        pl.embedding(np.eye(2), ["a", "b"], palette={"a": "#ffffff"})

@@ -21,6 +21,7 @@ def test_training_and_validation_share_a_panel():
     }
     axes = pl.history(recorded)
     assert [ax.get_title() for ax in axes] == ["negative ELBO", "flow loss"]
+    assert [ax.get_xlabel() for ax in axes] == ["epoch of the representation", "epoch of the flow"]
     assert [line.get_label() for line in axes[0].lines] == ["train", "validation"]
     assert np.array_equal(axes[0].lines[1].get_ydata(), [9.5, 6, 5])
     assert np.array_equal(axes[1].lines[0].get_xdata(), [0, 1])

@@ -8,6 +8,7 @@ import pytest
 
 from cfmvc_scvi import CFMVC, tl
 from cfmvc_scvi.datasets import simulated_perturbation, true_counterfactual
+from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.tl.rank_perturbations import NO_CHANGE
 
 QUICK = {"max_epochs": {"representation": 20, "flow": 2}}
@@ -89,3 +90,31 @@ def test_a_partial_effect(
     full = predicted_effect(model, source, perturbation="A+B").mean(axis=0)
     size, true_size = (np.linalg.norm(part) / np.linalg.norm(all_) for part, all_ in ((found, full), (truth, whole)))
     assert abs(size / true_size - 1) < 0.25
+
+
+def test_cells_along_their_way(model: CFMVC, source: ad.AnnData) -> None:
+    path = tl.counterfactual_trajectory(source, model, "A+B", times=5)
+    n = source.n_obs
+    assert list(path.obs["t"].unique()) == [0, 0.25, 0.5, 0.75, 1] and path.n_obs == 5 * n
+    assert (path.X[:n] != source.X).nnz == 0
+    end = model.predict_counterfactual(source, perturbation="A+B", seed=0)
+    assert (path.X[4 * n :] != end.X).nnz == 0
+    z = path.obsm["X_cfmvc_counterfactual"].reshape(5, n, -1)
+    np.testing.assert_allclose(z[2] - z[0], 0.5 * path.obsm["X_cfmvc_velocity"][:n], atol=1e-4)
+    truth = true_counterfactual(source, "A+B").mean(axis=0) - true_counterfactual(source, "control").mean(axis=0)
+    largest = np.argsort(-np.abs(truth))[:20]
+    rates = tl.counterfactual_trajectory(source, model, "A+B", times=5, output="normalized").X
+    means = rates.reshape(5, n, -1).mean(axis=1)[:, largest] * np.sign(truth[largest])
+    assert (np.diff(means, axis=0) > 0).mean() > 0.95
+
+
+def test_impossible_ways(model: CFMVC, source: ad.AnnData) -> None:
+    for asked, words in [
+        ({"times": 1}, "two or more"),
+        ({"times": [0.0, 2.0]}, r"\[0, 1.5\]"),
+        ({"times": [1.0, 0.5]}, "ascending"),
+        ({"strength": 0.5}, "strength="),
+        ({"batch": "batch_0"}, "batch="),
+    ]:
+        with pytest.raises(DataError, match=words):
+            tl.counterfactual_trajectory(source, model, "A", **asked)

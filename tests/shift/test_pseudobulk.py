@@ -145,3 +145,12 @@ def test_noise_of_new_cells_follows_the_level_also_of_genes_that_switch_on() -> 
     for bulk, n_cells, words in ((empty, 10, "0 groups"), (seen, 0, "0 new cells")):
         with pytest.raises(DataError, match=words):
             expected_noise(bulk, new.log_mean[0], n_cells)
+
+
+def test_blocks_of_cells_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, groups = counts_and_groups()
+    whole = pseudo_bulk(counts, groups, 3)
+    monkeypatch.setattr("cfmvc_scvi.shift.pseudobulk._BLOCK", 7)
+    in_blocks = pseudo_bulk(counts, groups, 3)
+    for field in fields(whole):
+        np.testing.assert_allclose(getattr(in_blocks, field.name), getattr(whole, field.name), rtol=1e-9)

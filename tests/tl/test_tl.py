@@ -101,3 +101,40 @@ def test_a_ranking_is_a_function_of_the_seed(model: CFMVC, tiny_adata: ad.AnnDat
     first, again, other = (tl.rank_perturbations(control, model, target, n_cells=60, seed=s) for s in (0, 0, 1))
     assert first.equals(again) and not first.equals(other)
     assert first.loc[0, "perturbation"] == "A" and list(first["energy"]) == sorted(first["energy"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        ({"combination": "A"}, DataError, "'A' is no combination"),
+        ({"combination": "A+control"}, DataError, "no combination"),
+        ({"combination": "A+Z"}, UnknownConditionError, "'Z'"),
+        ({"combination": "A+B", "level": 0.0}, DataError, "level"),
+        ({"combination": "A+B", "dose": 1.0}, DataError, "dose_key"),
+        ({"combination": "A+B", "output": "counts"}, DataError, "output="),
+    ],
+)
+def test_impossible_interactions(
+    model: CFMVC, tiny_adata: ad.AnnData, asked: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        tl.interactions(tiny_adata, model, **asked)
+    assert "interactions" not in tiny_adata.uns
+
+
+def test_interactions_are_not_written_into_views(model: CFMVC, tiny_adata: ad.AnnData) -> None:
+    with pytest.raises(DataError, match=r"view.*copy"):
+        tl.interactions(tiny_adata[:20], model, "A+B")
+
+
+def test_disentanglement(model: CFMVC, tiny_adata: ad.AnnData) -> None:
+    table = tl.disentanglement(tiny_adata, model).set_index(["latent", "factor"])
+    assert len(table) == 4 and (table["n_cells"] == 360).all()
+    leak, batch = table.loc[("technical", "perturbation")], table.loc[("technical", "batch")]
+    assert abs(leak["auc"] - 0.5) < 0.12 and not leak["wanted"]  # read from batch and depth alone
+    assert batch["auc"] > 0.95 and batch["p_value"] == 0.01
+    few = tiny_adata[:30].copy()
+    few.obs["batch"], few.obs["perturbation"] = "b1", "A"
+    for data, asked, words in [(few, {}, "two labels"), (tiny_adata, {"n_cells": 5}, "n_cells is 5")]:
+        with pytest.raises(DataError, match=words):
+            tl.disentanglement(data, model, **asked)

@@ -41,6 +41,7 @@ def cfmvc_predictor(
     --------
     >>> from cfmvc_scvi import benchmark as bm
     >>> setup = {"perturbation_key": "perturbation", "labels_key": "cell_type"}
+    >>> folds = list(bm.leave_one_context_out(adata))[:1]
     >>> scores = bm.evaluate(adata, folds, {"CFMVC": bm.cfmvc_predictor(setup)})
     """
     name = "CFMVC"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 __all__ = [
     "BatchKey",
+    "Config",
     "Control",
     "Data",
     "DoseKey",
     "FlowEpochs",
+    "Json",
     "LabelsKey",
     "Layer",
     "Overwrite",
@@ -26,6 +28,8 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 import typer
+
+from cfmvc_scvi.cli._config import read_config
 
 _Stage: TypeAlias = Literal["representation", "flow", "joint"]
 
@@ -72,6 +76,19 @@ Source: TypeAlias = Annotated[
     typer.Option(
         rich_help_panel=_TRAINING,
         help="Where the flow starts: control cells (best for the individual cell) or noise (can sample new cells).",
+    ),
+]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print JSON to standard output, for programs; all else goes to standard error.")
+]
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        is_eager=True,
+        callback=read_config,
+        help="File (.yaml) of these options, by their names; the command line overrides it.",
     ),
 ]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at --out.")]

@@ -20,7 +20,9 @@ from cfmvc_scvi.cli.demo import demo
 from cfmvc_scvi.cli.evaluate import evaluate
 from cfmvc_scvi.cli.export import export
 from cfmvc_scvi.cli.info import info
+from cfmvc_scvi.cli.look import look
 from cfmvc_scvi.cli.predict import predict
+from cfmvc_scvi.cli.report import report
 from cfmvc_scvi.cli.serve import serve
 from cfmvc_scvi.cli.train import train
 from cfmvc_scvi.errors import CFMVCError, CFMVCWarning
@@ -54,12 +56,12 @@ app = typer.Typer(
     help="Counterfactual single cells: what would these cells look like under another condition?",
     epilog="Start with: cfmvc-scvi demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (demo, train, predict, evaluate, benchmark, export, serve, info):
+for command in (demo, train, predict, evaluate, benchmark, report, export, serve, info):
     app.command()(command)
+app.command(name="app")(look)
 
 
 def _version(wanted: bool) -> None:

@@ -49,6 +49,8 @@ def benchmark(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start anew. Without it a run that is there is gone on with.")
     ] = False,
+    json: options.Json = False,
+    config: options.Config = None,
 ) -> None:
     """Hide perturbed cells of your data, predict them, and write a report that says whether to believe the predictions.
 
@@ -65,9 +67,10 @@ def benchmark(
     from cfmvc_scvi import tl
     from cfmvc_scvi.benchmark.report import write_report
     from cfmvc_scvi.cli._cells import counts_in_x, read_cells
+    from cfmvc_scvi.cli._json import print_json, records
     from cfmvc_scvi.cli._scores import score_table
 
-    console = Console()
+    console = Console(stderr=json)
     adata = counts_in_x(read_cells(data), layer)
     keys = {
         "perturbation_key": perturbation_key,
@@ -92,6 +95,9 @@ def benchmark(
     command = _command(data.name, {**asked, **keys, "control": control, "layer": layer, **epochs})
     with Console(stderr=True).status("drawing the report"):
         page = write_report(report / _RUN, adata, report, title=f"{data.name}: CFMVC", command=command)
+    if json:
+        table = records(compared.rename_axis("metric").reset_index())
+        print_json({"verdict": bm.verdict(compared), "report": str(page), "metrics": table})
     console.print(f"report: {page}", soft_wrap=True)
 
 

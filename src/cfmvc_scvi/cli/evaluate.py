@@ -39,6 +39,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="File (.csv) for all scores.")] = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
+    json: options.Json = False,
 ) -> None:
     """Score predicted cells against real ones, between no change and what real cells predict of real cells.
 
@@ -55,9 +56,10 @@ def evaluate(
     from cfmvc_scvi import benchmark as bm
     from cfmvc_scvi import tl
     from cfmvc_scvi.cli._cells import counts_in_x, of_control, read_cells
+    from cfmvc_scvi.cli._json import print_json, records
     from cfmvc_scvi.cli._scores import group_table, score_table
 
-    console = Console()
+    console = Console(stderr=json)
     real = counts_in_x(read_cells(truth), layer)
     is_control = np.isin(np.arange(real.n_obs), of_control(real, perturbation_key, control))
     scores = tl.evaluate(
@@ -71,9 +73,13 @@ def evaluate(
     )
     groups = scores[["condition", "context"]].drop_duplicates()
     if suite == "challenge":
+        if json:
+            print_json(records(bm.summarise(scores).rename_axis("method").reset_index()))
         console.print(group_table(bm.summarise(scores), "Metrics of the Virtual Cell Challenge 2026, not rescaled"))
     else:
         compared = bm.compare(scores, _NAME, [bm.FLOOR])
+        if json:
+            print_json(records(compared.rename_axis("metric").reset_index()))
         n_groups = len(groups[~(groups == "*").any(axis=1)])
         console.print(score_table(compared, _NAME, f"Mean over {n_groups} groups, seed {seed}"))
     if out is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["info"]
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cfmvc_scvi.cli import _options as options
+from cfmvc_scvi.cli._json import print_json
+
 _SHOWN = 8  # names of a list
 
 
@@ -20,6 +23,7 @@ def info(
     model_dir: Annotated[
         Path, typer.Argument(metavar="MODEL_DIR", exists=True, file_okay=False, help="Directory of a trained model.")
     ],
+    json: options.Json = False,
 ) -> None:
     """Show what a saved model is: genes, perturbations, contexts, stages, versions.
 
@@ -27,42 +31,56 @@ def info(
     """
     from cfmvc_scvi.model.persistence import read_bundle
 
+    rows = _rows(read_bundle(model_dir))
+    if json:
+        print_json(rows)
+        return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in _rows(read_bundle(model_dir)).items():
-        table.add_row(Text(name, style="bold"), Text(value))
+    for name, value in rows.items():
+        table.add_row(Text(name, style="bold"), Text(_line(value)))
     Console().print(table)
 
 
-def _rows(bundle: Any) -> dict[str, str]:
+def _rows(bundle: Any) -> dict[str, Any]:
+    """Return what a model is: plain texts, lists and mappings."""
     from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
     from cfmvc_scvi.data import Vocabulary
 
     registry, attributes = bundle.attributes["registry_"], bundle.attributes
     fields = {key: field.get("state_registry", {}) for key, field in registry["field_registries"].items()}
-    rows = {"model": bundle.class_name, "genes": _names(bundle.var_names)}
+    rows = {"model": bundle.class_name, "genes": _listed(bundle.var_names)}
     if state := fields.get(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY):
         vocabulary = Vocabulary.from_dict(state["vocabulary"])
-        rows |= {"perturbations": _names(vocabulary.perturbations), "control": vocabulary.control}
+        rows |= {"perturbations": _listed(vocabulary.perturbations), "control": vocabulary.control}
     if state := bundle.extras.get("reference"):
         from cfmvc_scvi.model.reference import Reference
 
         reference = Reference.from_state(state)
         perturbed = {context for condition, context in reference.groups if condition > 0}
         names = reference.contexts.names
-        rows["contexts"] = _names(names)
-        rows["never perturbed"] = _names([names[code] for code in range(len(names)) if code not in perturbed])
+        rows["contexts"] = _listed(names)
+        rows["never perturbed"] = [str(names[code]) for code in range(len(names)) if code not in perturbed]
     setup = {key: value for key, value in registry["setup_args"].items() if key.endswith("_key") and value}
     rows |= {
-        "batches": _names(fields["batch"]["categorical_mapping"]),
-        "columns": ", ".join(f"{key.removesuffix('_key')} = obs['{value}']" for key, value in setup.items()),
+        "batches": _listed(fields["batch"]["categorical_mapping"]),
+        "columns": {key.removesuffix("_key"): f"obs['{value}']" for key, value in setup.items()},
         "source": attributes["source_"],
-        "stages trained": ", ".join(attributes["trained_stages_"]) or "none",
+        "stages trained": list(attributes["trained_stages_"]),
         "saved data": bundle.data_file.name if bundle.data_file else "none",
-        "written by": ", ".join(f"{name} {number}" for name, number in bundle.versions.items()),
+        "written by": {name: str(number) for name, number in bundle.versions.items()},
     }
     return rows
 
 
-def _names(names: Sequence[Any]) -> str:
-    listed = ", ".join(str(name) for name in names[:_SHOWN])
-    return f"{len(names)}: {listed}{', ...' if len(names) > _SHOWN else ''}" if len(names) else "none"
+def _listed(names: Iterable[Any]) -> list[str]:
+    return [str(name) for name in names]
+
+
+def _line(value: Any) -> str:
+    """One line for a reader: long lists by their number and first names."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    if isinstance(value, list):
+        more = ", ..." if len(value) > _SHOWN else ""
+        return f"{len(value)}: {', '.join(value[:_SHOWN])}{more}" if value else "none"
+    return str(value)

@@ -14,6 +14,7 @@ from cfmvc_scvi.cli import _options as options
 
 
 def train(
+    context: typer.Context,
     data: options.Data,
     out: Annotated[Path, typer.Option(help="Directory to save the model to.")],
     perturbation_key: options.PerturbationKey = "perturbation",
@@ -28,8 +29,11 @@ def train(
     epochs_flow: options.FlowEpochs = None,
     source: options.Source = "control",
     overwrite: options.Overwrite = False,
+    config: options.Config = None,
 ) -> None:
     """Train a model on perturbed and control cells, and save it.
+
+    Beside the model, OUT.yaml records all options and versions; --config repeats the run.
 
     Example: cfmvc-scvi train kang.h5ad --labels-key cell_type --batch-key batch --out model
     """
@@ -38,6 +42,7 @@ def train(
     import scvi
 
     from cfmvc_scvi.cli._cells import read_cells
+    from cfmvc_scvi.cli._config import write_config
     from cfmvc_scvi.cli._progress import EpochProgress, progress_bars
     from cfmvc_scvi.model import CFMVC
 
@@ -62,4 +67,5 @@ def train(
         max_epochs = options.epochs(epochs_representation, epochs_flow)
         model.train(max_epochs, enable_progress_bar=False, callbacks=callbacks)
     model.save(out, overwrite=overwrite)
+    write_config(context, out.with_name(f"{out.name}.yaml"))
     console.print(f"saved the model to {out}; look at it with: cfmvc-scvi info {out}", soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cfmvc_scvi._lazy import on_first_use
 from cfmvc_scvi.data.contexts import Contexts
-from cfmvc_scvi.data.counts import check_counts, convert_counts, to_csr
+from cfmvc_scvi.data.counts import CountRows, check_counts, convert_counts, to_csr
 from cfmvc_scvi.data.names import check_key, check_names, gene_positions, refuse_new_categories, take_genes
 from cfmvc_scvi.data.vocabulary import Vocabulary, condition_table
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cfmvc_scvi.data.h5ad_guard import assert_self_contained
 
 __all__ = [
+    "CountRows",
     "CategoryField",
     "Contexts",
     "MuDataCategoryField",

@@ -19,7 +19,7 @@ from cfmvc_scvi.errors import CFMVCWarning, DataError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["check_counts", "convert_counts", "to_csr"]
+__all__ = ["CountRows", "check_counts", "convert_counts", "to_csr"]
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +139,36 @@ def convert_counts(adata: AnnData, layer: str | None = None) -> bool:
     else:
         adata.layers[layer] = converted
     return True
+
+
+class CountRows:
+    """Rows of a count matrix in memory or in a file, of which only what is asked for is read.
+
+    Parameters
+    ----------
+    matrix
+        Counts (cells, genes): array, sparse matrix, or the data set of a backed file.
+    rows
+        Positions of the rows that this object has, increasing.
+    """
+
+    def __init__(self, matrix: Any, rows: NDArray[np.integer]) -> None:
+        self._matrix, self._rows = matrix, np.asarray(rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and genes."""
+        return len(self._rows), int(self._matrix.shape[1])
+
+    def __getitem__(self, chosen: slice | NDArray[np.integer]) -> sparse.csr_matrix:
+        """Return some of the rows, given as a slice or by increasing positions, in memory, as float32."""
+        rows = self._rows[chosen]
+        if not len(rows):
+            return sparse.csr_matrix((0, self.shape[1]), dtype=np.float32)
+        first, end = int(rows[0]), int(rows[-1]) + 1
+        near = end - first <= 2 * len(rows)  # a stretch of a file is read much faster than its single rows
+        block = self._matrix[first:end][rows - first] if near else self._matrix[rows]
+        return sparse.csr_matrix(block, dtype=np.float32)
 
 
 def to_csr(matrix: Any, where: str) -> sparse.csr_matrix:

@@ -106,7 +106,7 @@ class Vocabulary:
 
     @property
     def n_perturbations(self) -> int:
-        """Number of single perturbations: columns of the design."""
+        """How many single perturbations there are, which is how many columns a design has."""
         return len(self.perturbations)
 
     @cached_property

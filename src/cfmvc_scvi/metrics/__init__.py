@@ -36,6 +36,7 @@ from cfmvc_scvi.metrics.effects import (
     weighted_mse,
     weighted_r2,
 )
+from cfmvc_scvi.metrics.leakage import hsic, latent_auc, mutual_information_gap
 from cfmvc_scvi.metrics.resampling import EnergyBootstrap, bootstrap_energy
 from cfmvc_scvi.metrics.spread import correlation_structure, variance_log_ratio, zero_share
 
@@ -55,9 +56,12 @@ __all__ = [
     "direction_fidelity",
     "energy_distance",
     "equal_cells",
+    "hsic",
+    "latent_auc",
     "lfc_nmae",
     "log_normalize",
     "median_bandwidths",
+    "mutual_information_gap",
     "normalised_distance",
     "normalised_energy",
     "normalised_mmd",

@@ -15,12 +15,12 @@ from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.data import Vocabulary, check_key, match_genes
 from cfmvc_scvi.errors import DataError, NotTrainedError, UnsupportedError
-from cfmvc_scvi.model.counterfactual import CounterfactualMixin
 from cfmvc_scvi.model.effects import EffectMixin
 from cfmvc_scvi.model.persistence import SafePersistenceMixin
 from cfmvc_scvi.model.question import Known
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.setup import SetupMixin
+from cfmvc_scvi.model.tissue import TissueMixin
 from cfmvc_scvi.model.training import StagedTrainingMixin
 from cfmvc_scvi.module import CFMVCModule
 from cfmvc_scvi.train import Stage
@@ -33,7 +33,7 @@ Part: TypeAlias = Literal["intrinsic", "technical", "both"]
 class CFMVC(
     SetupMixin,
     SafePersistenceMixin,
-    CounterfactualMixin,
+    TissueMixin,
     EffectMixin,
     StagedTrainingMixin,
     EmbeddingMixin,

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.data import check_counts, check_names, check_obsm
@@ -48,7 +49,7 @@ class CounterfactualMixin(ModelPart):
     def predict_counterfactual(
         self,
         adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
+        indices: Sequence[int] | NDArray[Any] | None = None,
         *,
         perturbation: str | Sequence[str] | None = None,
         dose: float | None = None,
@@ -172,12 +173,12 @@ class CounterfactualMixin(ModelPart):
         seen = asked.levels(self)
         asked_of = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
         scales = {"strength": strength, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
-        arguments: dict[str, Any] = {**asked_of, **scales, "n_samples": n_samples, "seed": chosen_seed(seed)}
-        engine = self._engine(guidance_scale, solver, strength)
+        more: dict[str, Any] = {**scales, "n_samples": n_samples}
+        engine, key = self._engine(guidance_scale, solver, strength), chosen_seed(seed)
         if store is not None:
-            key = {**arguments, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
-            arguments["seed"] = store.begin(key, arguments["seed"], self.module, asked)
-        observations = [Observation(engine, heterogeneity, arguments["seed"], draw) for draw in range(n_samples)]
+            question = {**asked_of, **more, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
+            key = store.begin(question, key, self.module, asked)
+        observations = [Observation(engine, heterogeneity, key, draw) for draw in range(n_samples)]
         numbers = None if store is None else store.missing
         found = (
             _in_order(cells, answered(cells_of, asked.groups_of(cells), observations, output))
@@ -185,7 +186,9 @@ class CounterfactualMixin(ModelPart):
         )
         parts = gathered(found) if store is None else store.add(found)
         result = with_parts(parts, asked.obs(self, data, trust), self._rna(data).var.copy())
-        result.uns["cfmvc"] = provenance(engine.solver, engine.solved, seen.values(), installed_versions(), arguments)
+        result.uns["cfmvc"] = provenance(
+            engine.solver, engine.solved, seen.values(), installed_versions(), {**asked_of, **more, "seed": key}
+        )
         if store is not None:
             store.finish(result)
         if key_added is not None:

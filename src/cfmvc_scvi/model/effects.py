@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.cells import Group
+from cfmvc_scvi.model.interaction_table import interaction_table
+from cfmvc_scvi.model.left_out import left_out_effect
 from cfmvc_scvi.model.question import asked_design, level_of
 from cfmvc_scvi.model.trust import effect_interval, trust_row
 from cfmvc_scvi.shift import check_level
@@ -15,7 +19,7 @@ __all__ = ["EffectMixin"]
 
 
 class EffectMixin(ModelPart):
-    """`get_effect` and `get_trust` of `CFMVC`."""
+    """`get_doses`, `get_effect`, `get_interaction`, `get_left_out_effect` and `get_trust` of `CFMVC`."""
 
     def get_effect(
         self, perturbation: str, *, dose: float | None = None, level: float = 0.9, n_cells: int | None = None
@@ -75,6 +79,103 @@ class EffectMixin(ModelPart):
             )
             frames.append(frame.sort_values("delta", key=abs, ascending=False))
         return pd.concat(frames, ignore_index=True)
+
+    def get_doses(self, perturbation: str) -> NDArray[np.float64]:
+        """Return the doses at which training saw a single perturbation by itself, ascending.
+
+        Raises
+        ------
+        NotTrainedError
+            If the representation is not trained.
+        UnknownConditionError
+            If the perturbation is unknown.
+        DataError
+            If it is not one perturbation, or the model has no perturbations.
+        """
+        self._require("representation")
+        parts = np.flatnonzero(asked_design(self._known, perturbation, None))
+        if len(parts) != 1:
+            raise DataError(f"{perturbation!r} names {len(parts)} perturbations; doses are of one.")
+        seen = self._reference.designs[self._reference.relatives.alone(int(parts[0])), parts[0]]
+        return np.sort(seen.astype(np.float64))
+
+    def get_interaction(self, combination: str, *, dose: float | None = None, level: float = 0.9) -> pd.DataFrame:
+        r"""Return what a combination does beyond the sum of its parts, per gene and context with control cells.
+
+        .. math:: I = \Delta_{AB} - \Delta_A - \Delta_B
+
+        of the expected effects in mean log1p CP10k. What the combination does in a context in which it was not seen is
+        learnt from the contexts in which it was; of a combination never seen, from other combinations of its parts, as
+        far as those predict each other (`shift.fit_interactions`); with neither, it is zero.
+
+        Parameters
+        ----------
+        combination
+            Two or more perturbations, ``'A+B'``.
+        dose
+            Dose of each part; None is 1.
+        level
+            Content of the intervals, in (0, 1).
+
+        Returns
+        -------
+        Columns ``context``, ``gene``, the effect of each part under its name, ``together`` (effect of the combination),
+        ``interaction``, ``sd`` (posterior), ``low`` and ``high`` (interval of the interaction), ``class`` (see
+        `shift.gene_classes`) and ``basis`` (what the interaction rests on); sorted by context and decreasing
+        \|interaction\|.
+
+        Raises
+        ------
+        NotTrainedError
+            If the representation is not trained.
+        UnknownConditionError
+            If a part is unknown, or was never seen by itself.
+        DataError
+            If it is no combination, or dose or level cannot be used.
+        """
+        self._require("representation")
+        check_level(level)
+        groups = self._groups_asked(combination, dose)
+        if np.count_nonzero(groups[0].row) < 2:
+            raise DataError(
+                f"{combination!r} is no combination at this dose; name two or more perturbations, as 'A+B'."
+            )
+        for part in np.flatnonzero(groups[0].row):  # refuses parts of which nothing is known
+            level_of(
+                self._known,
+                Group(tuple(np.where(np.arange(len(groups[0].row)) == part, groups[0].row, 0.0)), groups[0].context),
+            )
+        return interaction_table(self, groups, level)
+
+    def get_left_out_effect(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
+        """Predict the effect of a perturbation in each context that saw it from the other contexts that did.
+
+        Nothing is trained again: the latent has seen the context, but mean effects do not depend on it. The prediction
+        is that of `get_effect` for a context not seen, and can be compared with what was measured.
+
+        Parameters
+        ----------
+        perturbation
+            Perturbation or combination.
+        dose
+            Dose of each part; None is 1.
+
+        Returns
+        -------
+        Columns ``context``, ``gene``, ``delta`` (predicted) and ``measured`` (mean log1p CP10k less that of control
+        cells), ``sd`` (of the prediction); no rows where fewer than two contexts saw the perturbation.
+
+        Raises
+        ------
+        NotTrainedError
+            If the representation is not trained.
+        UnknownConditionError
+            If the perturbation is unknown, or no context saw it at this dose.
+        DataError
+            If the dose cannot be used, or the model has no perturbations.
+        """
+        self._require("representation")
+        return left_out_effect(self._reference, asked_design(self, perturbation, dose), self._var_names)
 
     def get_trust(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
         r"""Return how far the expected effect of a perturbation can be relied on, in each context with control cells.

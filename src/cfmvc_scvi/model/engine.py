@@ -131,8 +131,8 @@ class Engine:
         for (before, after), members in own.pairs(groups).items():
             u[members] -= (1 - self.residual_damping) * self.residual_mean(before, after)
         if self.strength != 1:
-            start = self.standardise(z[rows, :n])
-            u = start + self.strength * (u - start)
+            observed = self.standardise(z[rows, :n])
+            u = observed + self.strength * (u - observed)
         result = z.copy()
         result[rows, :n] = self.unstandardise(u)
         result[:, n:] = self._technical(cells, z)

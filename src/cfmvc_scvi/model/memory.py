@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import PairConfig, ReferenceConfig
-from cfmvc_scvi.data import Contexts, PerturbationField, condition_table
+from cfmvc_scvi.data import Contexts, CountRows, PerturbationField, condition_table
 from cfmvc_scvi.errors import DataError, NotTrainedError
 from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.engine import flow_coordinates
@@ -90,7 +89,7 @@ class MemoryMixin(ModelPart):
         designs, condition = condition_table(self._designs()[cells])
         context = contexts.encode(*self._label_codes())[cells]
         get = self.adata_manager.get_from_registry
-        counts = _in_memory(get(REGISTRY_KEYS.X_KEY), cells)
+        counts = CountRows(get(REGISTRY_KEYS.X_KEY), cells)
         keys = set(self.adata_manager.data_registry) - {REGISTRY_KEYS.X_KEY, CFMVC_REGISTRY_KEYS.PERTURBATION_KEY}
         tensors = {key: _columns(get(key))[cells] for key in sorted(keys)}
         names = np.asarray(self._rna(self.adata).obs_names, dtype=str)[cells]
@@ -183,11 +182,6 @@ class MemoryMixin(ModelPart):
             self.source_,
             np.random.default_rng(seed),
         )
-
-
-def _in_memory(matrix: Any, cells: np.ndarray) -> sp.csr_matrix:
-    chosen = matrix[cells]
-    return sp.csr_matrix(chosen.to_memory() if hasattr(chosen, "to_memory") else chosen, dtype=np.float32)
 
 
 def _columns(values: Any) -> np.ndarray:

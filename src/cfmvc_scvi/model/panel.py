@@ -18,7 +18,7 @@ class Panel:
     Attributes
     ----------
     counts
-        `(cells, genes)` CSR counts.
+        `(cells, genes)` counts: CSR, or what gives CSR rows (`data.CountRows`) of which a panel is taken.
     tensors
         What else the module reads of them (batch, labels, covariates), `(cells, columns)` each.
     names

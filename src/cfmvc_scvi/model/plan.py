@@ -111,6 +111,29 @@ class Observation:
         stacked = sp.vstack(blocks, format="csr")
         return stacked[np.argsort(np.concatenate(order))]
 
+    def followed(self, cells: CellBatch, counts: sp.csr_matrix, before: Array, after: Array) -> sp.csr_matrix:
+        """Return `counts` `(cells, genes)` of cells whose latents go from `before` to `after` within their group.
+
+        Each gene goes with the ratio of its decoded shares, at most `largest_profile`; cells whose latent stays keep
+        their counts bit for bit.
+        """
+        result = counts.tolil()
+        moves = (before != after).any(axis=1)
+        for own, _, members in cells.pairs():
+            rows = members[moves[members]]
+            if not len(rows):
+                continue
+            group = own if self.engine.is_seen(own) else own.control()
+            rate = mean_rate(whole(self.engine.reference_cells(group, group).counts))
+            plan, part = Plan(rate, rate, *self.noise_of(group)), cells.take(rows)
+            shares = (self.engine.networks.fractions(z[rows], part.inputs) for z in (before, after))
+            ratio = np.minimum(1 / np.divide(*shares), self.config.largest_profile)
+            noise = self._uniforms(part.names, "niche"), self._superposition(part.names, plan)
+            result[rows] = couple_counts(
+                whole(counts[rows]), rate, rate, plan.theta, *noise, (np.ones_like(ratio), ratio)
+            )
+        return result.tocsr()
+
     def rate(self, cells: CellBatch, observed: Array, moved: Array) -> Array:
         """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`.
 

@@ -218,7 +218,7 @@ def asked_perturbations(perturbation: str | Sequence[str] | None) -> dict[str | 
     return {name: name for name in names}
 
 
-def asked_indices(indices: Sequence[int] | None, n_cells: int) -> NDArray[np.int64]:
+def asked_indices(indices: Sequence[int] | NDArray | None, n_cells: int) -> NDArray[np.int64]:
     """Return the positions of the cells asked about, given as None (all), positions or a mask; DataError if unfit."""
     if indices is None:
         return np.arange(n_cells)

@@ -17,6 +17,7 @@ from cfmvc_scvi.config import EffectConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
 from cfmvc_scvi.model.calibration import left_out_calibration
+from cfmvc_scvi.model.interactions import Interactions, seen_interaction
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.relatives import Embeddings, Relatives, UnseenShift
@@ -117,6 +118,11 @@ class Reference:
         """What perturbations tell of each other."""
         return Relatives(self.designs, self.groups, self.bulk, self.embeddings)
 
+    @cached_property
+    def interactions(self) -> Interactions:
+        """What combinations do beyond the sum of their parts."""
+        return Interactions(self.designs, lambda code: seen_interaction(self, code))
+
     def group(self, condition: int, context: int) -> int:
         """Return the number of a group, -1 where it was not seen."""
         found = np.flatnonzero((self.groups == (condition, context)).all(axis=1))
@@ -132,7 +138,8 @@ class Reference:
 
         Seen conditions: empirical Bayes over contexts, around what the other perturbations share, the doses of a
         perturbation by itself monotone as far as noise explains that they are not. Unseen dose of a seen perturbation:
-        interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts.
+        interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts, and the
+        interaction that other combinations of these parts lead to expect (`Interactions`).
 
         Raises
         ------
@@ -150,8 +157,10 @@ class Reference:
         levels = [self._dose_level(int(part), float(design[part]), context) for part in parts]
         if len(levels) == 1:
             return levels[0]
-        mean = additive_goal(control.mean, [level.mean - control.mean for level in levels])
-        sd = np.sqrt(sum(level.sd**2 for level in levels))
+        row = self._row(context)
+        together, error = (term[row] for term in self.interactions.of(design) or np.zeros((2, row + 1, 1)))
+        mean = additive_goal(control.mean, [*(level.mean - control.mean for level in levels), together])
+        sd = np.sqrt(sum(level.sd**2 for level in levels) + error**2)
         partners, shares = zip(*(pair for level in levels for pair in level.partners), strict=True)
         return Level(mean, sd, False, partners, any(level.extrapolated for level in levels), shares)
 
@@ -242,14 +251,14 @@ class Reference:
 
     def _goal(self, condition: int) -> EffectGoal:
         if condition not in self._goals:
-            expected, perturbed = self.relatives.expected(condition), self._bulk_over_contexts(condition)
+            expected, perturbed = self.relatives.expected(condition), self.bulk_over_contexts(condition)
             self._goals[condition] = effect_goal(expected, perturbed, self.config)
         return self._goals[condition]
 
     def calibration(self) -> Calibration:
         """Return how far off contexts are that are left out of training; computed once, on some genes and pairs."""
         if self._calibration is None:
-            bulks = self.relatives.expected, self._bulk_over_contexts
+            bulks = self.relatives.expected, self.bulk_over_contexts
             self._calibration = left_out_calibration(self.groups, self.control_contexts, *bulks, self.config)
         return self._calibration
 
@@ -257,7 +266,7 @@ class Reference:
         """Return the pseudo-bulk of the groups whose conditions lend their noise to a level."""
         return self.bulk.take(np.isin(self.groups[:, 0], level.partner_conditions))
 
-    def _bulk_over_contexts(self, condition: int) -> PseudoBulk:
+    def bulk_over_contexts(self, condition: int) -> PseudoBulk:
         """Return the pseudo-bulk of a condition over the contexts with control cells; unseen ones are empty groups."""
         chosen = np.array([self.group(condition, context) for context in self.control_contexts])
         empty = pseudo_bulk(sp.csr_matrix((0, self.bulk.n_genes)), np.empty(0, dtype=int), 1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfmvc_scvi._bounded import BoundedDict
-from cfmvc_scvi.config import FeatureConfig
+from cfmvc_scvi.config import EffectConfig, FeatureConfig
 from cfmvc_scvi.shift import FeatureRegression, PseudoBulk, interpolate_dose, own_gene_fold, shared_shift
 
 __all__ = ["Embeddings", "Relatives", "UnseenShift"]
@@ -17,6 +17,7 @@ __all__ = ["Embeddings", "Relatives", "UnseenShift"]
 Array = NDArray[np.float64]
 
 _KEPT = 16  # regressions, one for each dose
+_PSEUDOCOUNT = EffectConfig().pseudocount
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,10 @@ class Relatives:
     def shared_weights(self, condition: int) -> Array:
         """Return how much the cells of each condition count in what others lead to expect, `(contexts, conditions)`.
 
-        Row k weighs the other single perturbations in context k by their `shared_shift`, and control by the rest. For
-        combinations, which are further from control than their parts, only control counts. Computed once.
+        Row k weighs the other single perturbations in context k by their `shared_shift`, and control by the rest. A
+        combination is expected to do the sum of what its parts do, so that what is learnt of it over contexts is their
+        interaction; where a part was not seen by itself at this dose in some context, only control counts. Computed
+        once.
         """
         if condition not in self._shared:
             self._shared[condition] = self._shared_weights(condition)
@@ -112,7 +115,7 @@ class Relatives:
         weights[:, 0] = 1.0
         parts = self.designs[condition] != 0
         if parts.sum() != 1:
-            return weights
+            return self._additive_weights(condition, weights)
         single = ((self.designs != 0).sum(axis=1) == 1) & ~(self.designs[:, parts] != 0).any(axis=1)
         for context, rows in enumerate(self._table.T):
             others = np.flatnonzero(single & (rows >= 0))
@@ -120,6 +123,17 @@ class Relatives:
                 lent = shared_shift(self.bulk.log_mean[rows[others]] - self.bulk.log_mean[rows[0]]).weights
                 weights[context, others] = lent
                 weights[context, 0] = 1 - lent.sum()
+        return weights
+
+    def _additive_weights(self, condition: int, control: Array) -> Array:
+        design = self.designs[condition]
+        weights = control.copy()
+        for part in np.flatnonzero(design):
+            same = [code for code in self.alone(int(part)) if np.isclose(self.designs[code, part], design[part])]
+            if not same or (self._table[same[0]] < 0).any():
+                return control
+            weights[:, same[0]] = 1.0
+            weights[:, 0] -= 1.0
         return weights
 
     def mixed(self, weights: Array, values: Array) -> Array:
@@ -142,14 +156,27 @@ class Relatives:
         weights = self.shared_weights(condition)
         if (weights[:, 0] == 1).all():
             return control
+        log_mean, log_noise = self.mixed(weights, self.bulk.log_mean), self.mixed(weights**2, self.bulk.log_noise)
+        if (weights < 0).any():  # a combination: effects add up in logs, and the depth is that of control
+            rate, rate_noise = self._multiplied(weights)
+            return replace(
+                control, log_mean=np.maximum(log_mean, 0.0), log_noise=log_noise, rate=rate, rate_noise=rate_noise
+            )
         return replace(
             control,
-            log_mean=self.mixed(weights, self.bulk.log_mean),
-            log_noise=self.mixed(weights**2, self.bulk.log_noise),
+            log_mean=log_mean,
+            log_noise=log_noise,
             rate=self.mixed(weights, self.bulk.rate),
             rate_noise=self.mixed(weights**2, self.bulk.rate_noise),
             depth_quantiles=self.mixed(weights, self.bulk.depth_quantiles),
         )
+
+    def _multiplied(self, weights: Array) -> tuple[Array, Array]:
+        """Return CP10k `(contexts, genes)` whose logs are mixed, and its sampling variance."""
+        logs = np.log(self.bulk.rate + _PSEUDOCOUNT)
+        noise = self.bulk.rate_noise / (self.bulk.rate + _PSEUDOCOUNT) ** 2
+        level = np.exp(self.mixed(weights, logs))
+        return np.maximum(level - _PSEUDOCOUNT, 0.0), self.mixed(weights**2, noise) * level**2
 
     def is_described(self, part: int) -> bool:
         """Return whether features were given for a perturbation, or that it has none."""

@@ -121,7 +121,7 @@ class ChunkStore:
 
     def _assemble(self, path: Path, skeleton: AnnData) -> None:
         is_h5 = self.out.suffix == ".h5ad"
-        root = h5py.File(path, "w") if is_h5 else zarr.open_group(path, mode="w", **_zarr_format())
+        root: Any = h5py.File(path, "w") if is_h5 else zarr.open_group(path, mode="w", **_zarr_format())
         write_elem(root, "/", skeleton)
         for number in range(self.n_chunks):
             with h5py.File(self._chunk(number), "r") as file:
@@ -133,7 +133,7 @@ class ChunkStore:
             root.close()
 
 
-def _zarr_format() -> dict[str, int]:
+def _zarr_format() -> dict[str, Any]:
     return {"zarr_format": anndata.settings.zarr_write_format} if int(zarr.__version__.split(".")[0]) > 2 else {}
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from scvi import settings
 from scvi.model.base import UnsupervisedTrainingMixin
-from scvi.train import TrainingPlan, TrainRunner
+from scvi.train import LoudEarlyStopping, Trainer, TrainingPlan, TrainRunner
 
+from cfmvc_scvi._compat import use_distributed_sampler
 from cfmvc_scvi.config import PairConfig, TrainingConfig
 from cfmvc_scvi.errors import CFMVCWarning, DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.model.memory import MemoryMixin
@@ -225,6 +227,11 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             raise DataError(
                 "Stage 'joint' would change the reference that a query model rests on; train the reference."
             )
+        if use_distributed_sampler(run.get("strategy")) and settings.seed is None:
+            raise DataError(
+                "Processes that train together must split the cells alike; set scvi.settings.seed to the same number "
+                "in each, before the model is made."
+            )
         if str(run.get("precision")) in _HALF_PRECISION:
             raise UnsupportedError(
                 f"precision={run['precision']!r} keeps weights and counts in half precision, where a likelihood of "
@@ -359,4 +366,17 @@ def _trainer_options(run: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
         options["early_stopping_monitor"] = "validation_loss"
     elif stage == "representation" and of_flow:
         del options["early_stopping_monitor"]
+    if options.get("early_stopping") and use_distributed_sampler(options.get("strategy")):
+        callbacks.append(_early_stopping(options))
+        options.setdefault("check_val_every_n_epoch", 1)
     return {**options, "callbacks": callbacks}
+
+
+def _early_stopping(options: Mapping[str, Any]) -> LoudEarlyStopping:
+    """Return the callback that scvi's trainer adds by these options, but not to processes that train together.
+
+    Their losses are averages over all of them, so that all stop at once.
+    """
+    given = {key: value.default for key, value in inspect.signature(Trainer).parameters.items()} | dict(options)
+    names = ("monitor", "min_delta", "patience", "mode", "warmup_epochs")
+    return LoudEarlyStopping(**{name: given[f"early_stopping_{name}"] for name in names})

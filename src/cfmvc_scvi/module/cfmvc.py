@@ -6,14 +6,14 @@ from typing import Any, Literal
 
 import torch
 from scvi import REGISTRY_KEYS
-from scvi.distributions import NegativeBinomial
+from scvi.distributions import NegativeBinomial, Poisson
 from scvi.module import VAE
-from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from torch.nn.utils import parametrize
 
+from cfmvc_scvi._compat import MODULE_KEYS
 from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.module.encoder import IntrinsicTechnicalEncoder
@@ -23,6 +23,7 @@ from cfmvc_scvi.nn import VelocityField
 __all__ = ["CFMVCModule"]
 
 _LOG_DISPERSION_BOUND = 15.0
+_LEAST_RATE = 1e-8
 
 
 class _SmoothBound(nn.Module):
@@ -34,6 +35,15 @@ class _SmoothBound(nn.Module):
     def right_inverse(self, value: Tensor) -> Tensor:
         bounded = value.clamp(-0.99 * _LOG_DISPERSION_BOUND, 0.99 * _LOG_DISPERSION_BOUND)
         return _LOG_DISPERSION_BOUND * bounded / torch.sqrt(_LOG_DISPERSION_BOUND**2 - bounded**2)
+
+
+def _positive(counts: Poisson) -> Poisson:
+    """Return counts whose rate is above zero, by as much as scvi's negative binomial is inside its logarithms.
+
+    The likelihood of a Poisson count has no gradient at rate zero, which an empty cell has and a softmax that
+    underflows.
+    """
+    return Poisson(rate=counts.rate + _LEAST_RATE, scale=counts.scale)
 
 
 class CFMVCModule(VAE):
@@ -216,6 +226,8 @@ class CFMVCModule(VAE):
         px = outputs[MODULE_KEYS.PX_KEY]
         if type(px) is NegativeBinomial:
             outputs[MODULE_KEYS.PX_KEY] = SparseNegativeBinomial(mu=px.mu, theta=px.theta, scale=px.scale)
+        elif isinstance(px, Poisson):
+            outputs[MODULE_KEYS.PX_KEY] = _positive(px)
         return outputs
 
     def loss(

@@ -6,10 +6,16 @@ from cfmvc_scvi.pl.benchmark import METRICS, Metric, benchmark
 from cfmvc_scvi.pl.calibration import calibration
 from cfmvc_scvi.pl.delta import delta
 from cfmvc_scvi.pl.distributions import distributions
+from cfmvc_scvi.pl.dose_response import dose_response
+from cfmvc_scvi.pl.effects import effects, similarity
 from cfmvc_scvi.pl.embedding import embedding
+from cfmvc_scvi.pl.gradients import gradients
 from cfmvc_scvi.pl.history import history
+from cfmvc_scvi.pl.latent import latent
 from cfmvc_scvi.pl.skill import skill
+from cfmvc_scvi.pl.tissue import tissue
 from cfmvc_scvi.pl.trust import trust
+from cfmvc_scvi.pl.velocity import project_velocity, velocity
 
 __all__ = [
     "METRICS",
@@ -18,8 +24,16 @@ __all__ = [
     "calibration",
     "delta",
     "distributions",
+    "dose_response",
+    "effects",
     "embedding",
+    "gradients",
     "history",
+    "latent",
+    "project_velocity",
+    "similarity",
     "skill",
+    "tissue",
     "trust",
+    "velocity",
 ]

@@ -9,6 +9,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scanpy.plotting.palettes import default_20, default_102
 
 from cfmvc_scvi.errors import DataError
 
@@ -22,9 +23,14 @@ ROLES = {"control": GREY, "predicted": _OKABE_ITO[1], "true": _OKABE_ITO[0]}
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """One colour per name: control, predicted and true have their own, others follow in order."""
+    """One colour per name: control, predicted and true have their own, others follow in order.
+
+    More names than the palette has colours get scanpy's, which are as many as 102.
+    """
     free = [colour for colour in _OKABE_ITO if colour not in {ROLES[name] for name in names if name in ROLES}]
     others = [name for name in names if name not in ROLES]
+    if len(others) > len(free):
+        free = default_20 if len(others) <= len(default_20) else default_102
     return {name: ROLES.get(name) or free[others.index(name) % len(free)] for name in names}
 
 

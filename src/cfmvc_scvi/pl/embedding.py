@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = ["embedding"]
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,8 @@ from numpy.typing import ArrayLike
 from cfmvc_scvi.errors import DataError, NonFiniteError
 from cfmvc_scvi.pl._style import colours, finish, new_axes
 
+_LEGEND_ROWS = 16
+
 
 def embedding(
     coordinates: ArrayLike,
@@ -21,6 +25,7 @@ def embedding(
     *,
     title: str | None = None,
     axis_name: str = "UMAP",
+    palette: Mapping[str, str] | None = None,
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | os.PathLike[str] | None = None,
@@ -37,6 +42,8 @@ def embedding(
         Title of the axes.
     axis_name
         Name of the coordinates.
+    palette
+        Colour of each label, in the order of the legend; None: our colours, in the order of appearance.
     ax
         Axes to draw on; None makes a figure.
     show
@@ -46,12 +53,12 @@ def embedding(
 
     Returns
     -------
-    The axes, with one collection of points per label, in the order of appearance.
+    The axes, with one collection of points per label.
 
     Raises
     ------
     DataError
-        If the shapes do not fit.
+        If the shapes do not fit, or the palette lacks a label.
     NonFiniteError
         If a coordinate is NaN or infinite.
 
@@ -69,9 +76,14 @@ def embedding(
         raise NonFiniteError(f"{n_broken} of {len(points)} cells have coordinates that are NaN or infinite.")
     ax = new_axes(ax, (4.4, 3.6))
     order = [str(name) for name in pd.unique(names)]
+    chosen_colours = colours(order) if palette is None else palette
+    if missing := [name for name in order if name not in chosen_colours]:
+        raise DataError(f"the palette has no colour for '{missing[0]}'; it has: {', '.join(chosen_colours)}.")
     size = float(np.clip(8e3 / len(points), 2.0, 20.0))
-    for name, colour in colours(order).items():
+    for name, colour in chosen_colours.items():
         chosen = points[names == name]
+        if len(chosen) == 0:
+            continue
         layer = 1.0 if name == "control" else 2.0
         dots = ax.scatter(chosen[:, 0], chosen[:, 1], s=size, color=colour, alpha=0.6, linewidths=0, label=name)
         dots.set(zorder=layer, rasterized=True)
@@ -80,7 +92,9 @@ def embedding(
     ax.set_xlabel(f"{axis_name} 1", fontsize=9, loc="left")
     ax.set_ylabel(f"{axis_name} 2", fontsize=9, loc="bottom")
     ax.spines[["top", "right"]].set_visible(False)
-    legend = ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), handletextpad=0.2)
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    n_columns = -(-len(ax.collections) // _LEGEND_ROWS)
+    legend = ax.legend(frameon=False, fontsize=8, handletextpad=0.2, ncols=n_columns, **beside)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set(sizes=[20.0], alpha=1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["history"]
+__all__ = ["curves", "history"]
 
 import os
 import re
@@ -17,6 +17,7 @@ from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.pl._style import ROLES, finish, panels, plain
 
 _PART = re.compile(r"_?(train|validation)(?=_|$)")
+_STAGES = {"flow ": "flow", "joint ": "joint stage"}
 _LONG = 20  # epochs
 _COLOURS = {"train": ROLES["true"], "validation": ROLES["predicted"]}
 
@@ -58,11 +59,11 @@ def history(
     >>> from cfmvc_scvi import pl
     >>> axes = pl.history({"elbo_train": pd.DataFrame({"elbo_train": [9.0, 5.0, 4.0]})})
     """
-    curves = _curves(history)
-    if not curves:
+    found = curves(history)
+    if not found:
         raise DataError(f"none of the {len(history)} metrics changes over epochs; train the model first.")
-    drawn = panels(axes, len(curves), (3.0, 2.4), n_columns=3)
-    for ax, (name, parts) in zip(drawn, curves.items(), strict=True):
+    drawn = panels(axes, len(found), (3.0, 2.4), n_columns=3)
+    for ax, (name, parts) in zip(drawn, found.items(), strict=True):
         for part, curve in parts.items():
             marker = "o" if len(curve) == 1 else None
             ax.plot(curve.index, curve.to_numpy(), color=_COLOURS[part], marker=marker, label=part)
@@ -70,7 +71,7 @@ def history(
             low, high = np.quantile(np.concatenate(list(parts.values())), [0.0, 0.97])
             ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         ax.set_title(name, fontsize=10)
-        ax.set_xlabel("epoch", fontsize=9)
+        ax.set_xlabel(f"epoch of the {_stage(name)}", fontsize=9)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         plain(ax)
         if len(parts) > 1:
@@ -79,9 +80,9 @@ def history(
     return drawn
 
 
-def _curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.Series]]:
+def curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.Series]]:
     """Curves by loss and by part of the data, without duplicates."""
-    curves: dict[str, dict[str, pd.Series]] = {}
+    result: dict[str, dict[str, pd.Series]] = {}
     for key, frame in history.items():
         found = _PART.search(key)
         if found is None or key.endswith("_step"):
@@ -89,11 +90,16 @@ def _curves(history: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, pd.Serie
         curve = pd.to_numeric(frame.iloc[:, 0], errors="raise").astype(float).dropna()
         name = _PART.sub("", key).removesuffix("_epoch").strip("_").replace("_", " ")
         name = name.replace("elbo", "negative ELBO").replace("kl local", "KL").replace("kl global", "global KL")
-        known = [other for parts in curves.values() for part, other in parts.items() if part == found[1]]
+        known = [other for parts in result.values() for part, other in parts.items() if part == found[1]]
         if len(curve) == 0 or (len(curve) > 1 and np.ptp(curve) == 0) or any(_same(curve, other) for other in known):
             continue
-        curves.setdefault(name, {})[found[1]] = curve
-    return curves
+        result.setdefault(name, {})[found[1]] = curve
+    return result
+
+
+def _stage(name: str) -> str:
+    """Stage of training that a loss belongs to; those of scvi-tools' own plan have no prefix."""
+    return next((stage for prefix, stage in _STAGES.items() if name.startswith(prefix)), "representation")
 
 
 def _same(curve: pd.Series, other: pd.Series) -> bool:

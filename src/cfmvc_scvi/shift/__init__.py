@@ -5,10 +5,14 @@ from __future__ import annotations
 from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose, monotone_effects
 from cfmvc_scvi.shift.conformal import Calibration, LeftOut, calibrate, check_level, leave_one_out, pairs_to_leave_out
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
+from cfmvc_scvi.shift.epistasis import GENE_CLASSES, PairFit, gene_classes, pair_fit
 from cfmvc_scvi.shift.features import FeatureRegression, UnseenEffect
 from cfmvc_scvi.shift.frame import latent_shift
 from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
+from cfmvc_scvi.shift.hill import HillFit, fit_hill
+from cfmvc_scvi.shift.interaction import InteractionFit, fit_interactions, interaction_rows
 from cfmvc_scvi.shift.links import DepthCurve
+from cfmvc_scvi.shift.niche import NicheResponse, fit_niche_response, niche_field
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
 from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, own_gene_fold, shared_shift
 from cfmvc_scvi.shift.similarity import (
@@ -22,12 +26,17 @@ from cfmvc_scvi.shift.similarity import (
 
 __all__ = [
     "DEPTH_LEVELS",
+    "GENE_CLASSES",
     "Calibration",
     "DepthCurve",
     "EffectGoal",
     "EffectPosterior",
     "FeatureRegression",
+    "HillFit",
+    "InteractionFit",
     "LeftOut",
+    "NicheResponse",
+    "PairFit",
     "PseudoBulk",
     "SharedShift",
     "UnseenEffect",
@@ -38,13 +47,20 @@ __all__ = [
     "context_kernel",
     "effect_goal",
     "expected_noise",
+    "fit_hill",
+    "fit_interactions",
+    "fit_niche_response",
+    "gene_classes",
+    "interaction_rows",
     "interpolate_dose",
     "kernel",
     "latent_shift",
     "leave_one_out",
     "linear_kernel",
     "monotone_effects",
+    "niche_field",
     "own_gene_fold",
+    "pair_fit",
     "pairs_to_leave_out",
     "posterior_level",
     "profile_distances",

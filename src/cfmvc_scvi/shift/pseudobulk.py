@@ -20,6 +20,7 @@ DEPTH_LEVELS = np.linspace(0.02, 0.98, 30)
 _SCALE = 1e4  # counts per 10k
 _TREND_SHARE = 0.3
 _TREND_WINDOW = 25
+_BLOCK = 1 << 14  # cells
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def pseudo_bulk(counts: Any, groups: ArrayLike, n_groups: int) -> PseudoBulk:
     Parameters
     ----------
     counts
-        UMI counts (cells, genes), sparse or dense; never made dense.
+        UMI counts (cells, genes), sparse or dense, or what gives such rows by slices: read in blocks, as a file need
+        not fit in memory; never made dense.
     groups
         Group of each cell, 0 .. n_groups - 1, (cells,).
     n_groups
@@ -106,29 +108,27 @@ def pseudo_bulk(counts: Any, groups: ArrayLike, n_groups: int) -> PseudoBulk:
 
     Notes
     -----
-    Cost: one pass over the non-zeros and `n_groups` x genes. The trend follows limma-trend (Law et al. 2014, Genome
-    Biol 15:R29).
+    Cost: one pass over the non-zeros, memory for some blocks of them and for `n_groups` x genes. The trend follows
+    limma-trend (Law et al. 2014, Genome Biol 15:R29).
     """
-    matrix = sp.csr_matrix(counts, dtype=np.float64, copy=True)  # scipy sorts indices in place, also shared ones
+    matrix = counts.tocsr() if sp.issparse(counts) else counts
     index = np.asarray(groups)
-    _check_groups(matrix, index, n_groups)
+    _check_groups(matrix.shape, index, n_groups)
     n = np.bincount(index, minlength=n_groups)
-    depth = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
-    cell = np.arange(len(index))
-    members = sp.csr_matrix((np.ones(len(index)), (index, cell)), shape=(n_groups, len(index)))
-    by_depth = sp.csr_matrix((depth, (index, cell)), shape=(n_groups, len(index)))
+    depth = np.empty(len(index))
+    sums = _Sums.zero(n_groups, matrix.shape[1])
+    for start in range(0, len(index), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        depth[rows] = sums.add(matrix[rows], index[rows])
     size = np.where(n > 0, n, np.nan)[:, None]
-    mean_depth = (members @ depth)[:, None] / size
+    mean_depth = sums.depth[:, None] / size
 
-    log_values = matrix.copy()
-    log_values.data = np.log1p(log_values.data * np.repeat(_SCALE / depth, np.diff(matrix.indptr)))
-    log_mean = (members @ log_values).toarray() / size
-    log_sum_of_squares = (members @ log_values.power(2)).toarray() - size * log_mean**2
+    log_mean = sums.log / size
+    log_sum_of_squares = sums.log_squares - size * log_mean**2
 
-    rate = _SCALE * (members @ matrix).toarray() / (size * mean_depth)
-    squares = (members @ matrix.power(2)).toarray() * _SCALE**2
-    cross = (by_depth @ matrix).toarray() * _SCALE
-    rate_sum_of_squares = (squares - 2 * rate * cross + rate**2 * (members @ depth**2)[:, None]) / mean_depth**2
+    rate = _SCALE * sums.counts / (size * mean_depth)
+    squares, cross = sums.squares * _SCALE**2, sums.by_depth * _SCALE
+    rate_sum_of_squares = (squares - 2 * rate * cross + rate**2 * sums.squared_depth[:, None]) / mean_depth**2
 
     per_count = _SCALE / mean_depth
     least = rate + 0.5 * per_count / size  # half a count in the whole group: a gene not seen is not known to be absent
@@ -173,10 +173,48 @@ def expected_noise(bulk: PseudoBulk, level: Array, n_cells: float) -> Array:
     return np.interp(level, mean[order], _trend(mean, variance)[order]) / n_cells
 
 
-def _check_groups(matrix: sp.csr_matrix, index: NDArray[np.int64], n_groups: int) -> None:
+@dataclass
+class _Sums:
+    """Sums over the cells of each group: logs, counts, their squares, counts times depth, depths and their squares."""
+
+    log: Array
+    log_squares: Array
+    counts: Array
+    squares: Array
+    by_depth: Array
+    depth: Array
+    squared_depth: Array
+
+    @classmethod
+    def zero(cls, n_groups: int, n_genes: int) -> _Sums:
+        """Return sums over no cells."""
+        log, log_squares, counts, squares, by_depth = np.zeros((5, n_groups, n_genes))
+        return cls(log, log_squares, counts, squares, by_depth, np.zeros(n_groups), np.zeros(n_groups))
+
+    def add(self, counts: Any, index: NDArray[np.int64]) -> Array:
+        """Add cells, and return their depths."""
+        matrix = sp.csr_matrix(counts, dtype=np.float64, copy=True)  # scipy sorts indices in place, also shared ones
+        depth = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
+        cell, shape = np.arange(len(index)), (len(self.depth), len(index))
+        members = sp.csr_matrix((np.ones(len(index)), (index, cell)), shape=shape)
+        self.depth += members @ depth
+        self.squared_depth += members @ depth**2
+        self.counts += (members @ matrix).toarray()
+        self.by_depth += (sp.csr_matrix((depth, (index, cell)), shape=shape) @ matrix).toarray()
+        logs = matrix.copy()
+        logs.data = np.log1p(logs.data * np.repeat(_SCALE / depth, np.diff(matrix.indptr)))
+        self.log += (members @ logs).toarray()
+        logs.data **= 2
+        self.log_squares += (members @ logs).toarray()
+        matrix.data **= 2
+        self.squares += (members @ matrix).toarray()
+        return depth
+
+
+def _check_groups(shape: tuple[int, ...], index: NDArray[np.int64], n_groups: int) -> None:
     """Raise unless every cell has a group between 0 and n_groups - 1."""
-    if index.shape != (matrix.shape[0],):
-        raise DataError(f"groups has shape {index.shape}, expected ({matrix.shape[0]},): one group index per cell.")
+    if index.shape != shape[:1]:
+        raise DataError(f"groups has shape {index.shape}, expected ({shape[0]},): one group index per cell.")
     if not np.issubdtype(index.dtype, np.integer):
         raise DataError(f"groups has dtype {index.dtype}; pass integer indices 0 .. n_groups - 1.")
     outside = int(np.sum((index < 0) | (index >= n_groups)))

@@ -82,8 +82,10 @@ def benchmark(
 
     Examples
     --------
-    >>> scores = cfmvc_scvi.tl.benchmark(adata, "cell_type", setup={"batch_key": "batch"}, out="run")
-    >>> print(cfmvc_scvi.benchmark.verdict(cfmvc_scvi.benchmark.compare(scores)))
+    >>> scores = cfmvc_scvi.tl.benchmark(
+    ...     adata, "cell_type", setup={"batch_key": "batch"}, only=["type_0"], seeds=1, out="run"
+    ... )
+    >>> verdict = cfmvc_scvi.benchmark.verdict(cfmvc_scvi.benchmark.compare(scores))
     """
     full, columns = bm.benchmark_setup(holdout, setup)
     cells = _counts_in_x(adata, full.pop("layer", None))

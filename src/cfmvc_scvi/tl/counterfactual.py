@@ -35,7 +35,8 @@ def counterfactual(
 
     Examples
     --------
-    >>> cfmvc_scvi.tl.counterfactual(adata, model, "IFNb", seed=0)
-    >>> adata.layers["IFNb"]
+    >>> cfmvc_scvi.tl.counterfactual(adata, model, "A", seed=0)
+    >>> adata.layers["A"].shape == adata.shape
+    True
     """
     model.predict_counterfactual(adata, perturbation=perturbation, key_added=key_added or perturbation, **kwargs)

@@ -83,7 +83,7 @@ def evaluate(
     Examples
     --------
     >>> scores = cfmvc_scvi.tl.evaluate(predicted, real, control, context_key="cell_type")
-    >>> cfmvc_scvi.benchmark.summarise(scores)
+    >>> summary = cfmvc_scvi.benchmark.summarise(scores)
     """
     if suite not in ("default", "challenge"):
         raise DataError(f"suite is '{suite}'; it is 'default' or 'challenge'.")

@@ -30,7 +30,8 @@ def latent(adata: AnnData, model: CFMVC, *, key_added: str = "X_cfmvc", technica
     Examples
     --------
     >>> cfmvc_scvi.tl.latent(adata, model)
-    >>> scanpy.pp.neighbors(adata, use_rep="X_cfmvc")
+    >>> adata.obsm["X_cfmvc"].shape == (adata.n_obs, 32)
+    True
     """
     adata.obsm[key_added] = model.get_latent_representation(adata)
     if technical:

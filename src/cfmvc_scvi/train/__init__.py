@@ -1,11 +1,12 @@
 """Training: plans, the data of the flow, and what each stage freezes."""
 
 from cfmvc_scvi.train.checkpoint import Checkpoint
+from cfmvc_scvi.train.gradients import GradientMonitor
 from cfmvc_scvi.train.joint import MinibatchCoupler
 from cfmvc_scvi.train.latents import LatentDataModule, LatentTable, PairSampler, principal_axes
 from cfmvc_scvi.train.plans import FlowPlan, JointPlan, RepresentationPlan
 from cfmvc_scvi.train.resume import EpochState, GivenIO, rng_state, set_rng_state
-from cfmvc_scvi.train.stages import STAGES, Stage, merged_history, stage_of
+from cfmvc_scvi.train.stages import STAGES, Stage, logger_history, merged_history, stage_of
 
 __all__ = [
     "STAGES",
@@ -13,6 +14,7 @@ __all__ = [
     "EpochState",
     "FlowPlan",
     "GivenIO",
+    "GradientMonitor",
     "JointPlan",
     "LatentDataModule",
     "LatentTable",
@@ -20,6 +22,7 @@ __all__ = [
     "PairSampler",
     "RepresentationPlan",
     "Stage",
+    "logger_history",
     "merged_history",
     "principal_axes",
     "rng_state",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import warnings
 from typing import Any
 
@@ -87,6 +88,11 @@ class Checkpoint(SaveCheckpoint):
         trainer.strategy.barrier()
         self._last_global_step_saved = trainer.global_step
         self._last_checkpoint_saved = filepath
+
+    def _remove_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Remove a checkpoint that is no longer among the best; by the first process alone."""
+        if trainer.is_global_zero:
+            shutil.rmtree(filepath)
 
     def _update_best_and_save(
         self, current: torch.Tensor, trainer: pl.Trainer, monitor_candidates: dict[str, torch.Tensor]

@@ -10,6 +10,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from cfmvc_scvi.train.stages import logger_history
+
 __all__ = ["EpochState", "GivenIO", "rng_state", "set_rng_state"]
 
 _OWN = "cfmvc"  # key of lightning's checkpoint under which this package's part stands
@@ -100,17 +102,11 @@ class EpochState(pl.Callback):
             count["ready"] = count["completed"]
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
         splits = {name: getattr(data, f"{name}_idx", None) for name in ("train", "val", "test")}
-        checkpoint[_OWN] = {"history": _history(trainer), "splits": splits, "rng": rng_state()}
+        checkpoint[_OWN] = {"history": logger_history(trainer), "splits": splits, "rng": rng_state()}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         """Take up history and random numbers; nothing draws any between here and the first minibatch."""
         own = checkpoint[_OWN]
-        _history(trainer).update(own["history"])
+        logger_history(trainer).update(own["history"])
         if trainer.world_size == 1:  # processes must not draw the same noise
             set_rng_state(own["rng"])
-
-
-def _history(trainer: pl.Trainer) -> dict[str, Any]:
-    """Return the metrics that scvi's logger holds, to read and to change; empty with another logger."""
-    history = getattr(trainer.logger, "history", None)
-    return history if isinstance(history, dict) else {}

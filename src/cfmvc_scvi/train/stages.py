@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-__all__ = ["STAGES", "Stage", "merged_history", "stage_of"]
+__all__ = ["STAGES", "Stage", "logger_history", "merged_history", "stage_of"]
 
 Stage: TypeAlias = Literal["representation", "flow", "joint"]
 STAGES: tuple[Stage, ...] = ("representation", "flow", "joint")
@@ -76,3 +76,9 @@ def merged_history(old: dict[str, pd.DataFrame], new: dict[str, Any], stage: Sta
             frame = pd.concat([merged[name], later])
         merged[name] = frame
     return merged
+
+
+def logger_history(trainer: Any) -> dict[str, pd.DataFrame]:
+    """Return the metrics that scvi's logger holds, to read and to change; empty with another logger."""
+    history = getattr(trainer.logger, "history", None)
+    return history if isinstance(history, dict) else {}

@@ -9,7 +9,9 @@ __all__ = [
     "coverage",
     "delta",
     "distributions",
+    "image",
     "joint_coordinates",
+    "short",
     "skill",
     "trust",
     "umap",
@@ -96,7 +98,7 @@ class GroupCells:
         return metrics.top_genes(scores, min(_N_GENES, len(self.genes)))
 
 
-def _image(size: tuple[float, float], alt: str, draw: Callable[[Axes], object], caption: str) -> Image:
+def image(size: tuple[float, float], alt: str, draw: Callable[[Axes], object], caption: str) -> Image:
     """Draw on a figure that pyplot does not know: no window, no state, whatever the caller has open."""
     figure, stream = Figure(figsize=size, layout="constrained"), BytesIO()
     draw(figure.subplots())
@@ -105,7 +107,7 @@ def _image(size: tuple[float, float], alt: str, draw: Callable[[Axes], object], 
     return Image(source, alt, round(96 * size[0]), round(96 * size[1]), caption)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A name that fits into a figure."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
@@ -122,7 +124,7 @@ def skill(skills: pd.DataFrame, model: str) -> Image | None:
         "table names the best simple baseline."
     )
     size = (5.6, 1.1 + 0.36 * drawn.shape[1])
-    return _image(size, alt, lambda ax: pl.skill(drawn, model, ax=ax, show=False), caption)
+    return image(size, alt, lambda ax: pl.skill(drawn, model, ax=ax, show=False), caption)
 
 
 def delta(group: GroupCells) -> Image:
@@ -133,9 +135,9 @@ def delta(group: GroupCells) -> Image:
         f"Predicted against true effect of {group.condition} in {group.context} on each of {len(true):,} genes; "
         f"correlation {r:.2f}."
     )
-    names = [_short(name) for name in group.genes]
+    names = [short(name) for name in group.genes]
     caption = "Effect on the mean of each gene, predicted against true."
-    return _image((3.1, 3.1), alt, lambda ax: pl.delta(predicted, true, names, 8, ax=ax, show=False), caption)
+    return image((3.1, 3.1), alt, lambda ax: pl.delta(predicted, true, names, 8, ax=ax, show=False), caption)
 
 
 def distributions(group: GroupCells) -> Image:
@@ -150,10 +152,10 @@ def distributions(group: GroupCells) -> Image:
     )
 
     def draw(ax: Axes) -> None:
-        pl.distributions(few, [_short(name) for name in names], ax=ax, show=False)
+        pl.distributions(few, [short(name) for name in names], ax=ax, show=False)
         ax.tick_params(axis="x", rotation=30 if max(map(len, names)) > 6 else 0)
 
-    return _image((4.5, 3.1), alt, draw, "Genes of the strongest true response, cell by cell.")
+    return image((4.5, 3.1), alt, draw, "Genes of the strongest true response, cell by cell.")
 
 
 def joint_coordinates(groups: Sequence[GroupCells], n_cells: int, rng: Generator) -> tuple[Array, pd.DataFrame]:
@@ -209,7 +211,7 @@ def umap(coordinates: Array, labels: pd.DataFrame, title: str, *, small: bool = 
         f"applied to all, {_N_NEIGHBOURS} neighbours, fixed seeds. Groups are drawn in equal numbers at most. "
         "Distances on such a map mean little; overlap of true and predicted cells is what to look for."
     )
-    return _image((3.0, 3.1) if small else (6.0, 4.0), alt, draw, "Its cells on the joint UMAP." if small else caption)
+    return image((3.0, 3.1) if small else (6.0, 4.0), alt, draw, "Its cells on the joint UMAP." if small else caption)
 
 
 def coverage(frame: pd.DataFrame) -> dict[float, float]:
@@ -226,7 +228,7 @@ def calibration(frame: pd.DataFrame) -> Image:
     )
     alt = f"Coverage of intervals: {parts}."
     caption = "Share of true effects inside the intervals, against the share that these promise."
-    return _image((3.9, 3.9), alt, lambda ax: pl.calibration(frame, ax=ax, show=False), caption)
+    return image((3.9, 3.9), alt, lambda ax: pl.calibration(frame, ax=ax, show=False), caption)
 
 
 def trust(frame: pd.DataFrame) -> Image:
@@ -236,4 +238,4 @@ def trust(frame: pd.DataFrame) -> Image:
     alt = f"Error of {len(frame)} held-out conditions against their trust score."
     caption = "Error of each held-out condition against the trust put in it beforehand."
     draw = partial(pl.trust, frame["trust"], frame["error"], names if len(frame) <= _MOST_NAMES else None, show=False)
-    return _image((4.9, 3.9), alt, lambda ax: draw(ax=ax), caption)
+    return image((4.9, 3.9), alt, lambda ax: draw(ax=ax), caption)

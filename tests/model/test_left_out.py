@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from cfmvc_scvi import CFMVC
+from cfmvc_scvi.errors import UnknownConditionError
+
+
+def _trained(adata) -> CFMVC:
+    CFMVC.setup_anndata(adata, labels_key="cell_type", perturbation_key="perturbation")
+    model = CFMVC(adata)
+    model.train(1, accelerator="cpu", enable_progress_bar=False, stage="representation")
+    return model
+
+
+def test_an_effect_left_out_is_that_of_a_model_that_never_saw_it(tiny_adata):
+    left_out = _trained(tiny_adata.copy()).get_left_out_effect("A")
+    assert set(left_out["context"]) == {"B", "T", "mono"}
+    held = (tiny_adata.obs["cell_type"] == "T") & (tiny_adata.obs["perturbation"] == "A")
+    without = _trained(tiny_adata[~held].copy()).get_effect("A")
+    expected = without[without["context"] == "T"].set_index("gene")["delta"]
+    got = left_out[left_out["context"] == "T"].set_index("gene")["delta"]
+    assert np.allclose(got, expected.loc[got.index], atol=1e-8)
+
+
+def test_what_was_measured_is_the_difference_of_means(tiny_adata):
+    from cfmvc_scvi.metrics import log_normalize
+
+    left_out = _trained(tiny_adata.copy()).get_left_out_effect("A")
+    chosen = tiny_adata[tiny_adata.obs["cell_type"] == "mono"]
+    parts = [log_normalize(chosen[chosen.obs["perturbation"] == name].X).mean(axis=0) for name in ("A", "control")]
+    got = left_out[left_out["context"] == "mono"].set_index("gene")["measured"].loc[tiny_adata.var_names]
+    assert np.corrcoef(got, parts[0] - parts[1])[0, 1] > 0.95
+
+
+def test_nothing_to_leave_out(tiny_adata):
+    in_t_alone = (tiny_adata.obs["perturbation"] != "A") | (tiny_adata.obs["cell_type"] == "T")
+    model = _trained(tiny_adata[in_t_alone].copy())
+    assert len(model.get_left_out_effect("A")) == 0
+    with pytest.raises(UnknownConditionError, match="no context saw"):
+        model.get_left_out_effect("A+B")
