@@ -92,7 +92,7 @@ async def get(live: Any, path: str) -> Any:
 
 def test_a_long_answer_in_arrow_comes_in_parts(start: Callable[..., Any], bundle: Bundle, few: ad.AnnData) -> None:
     live = start()
-    cells = ad.concat([few] * 80)
+    cells = ad.concat([few] * 80, index_unique="-")
     cells.obs_names = [str(number) for number in range(cells.n_obs)]
     columns = bundle.card.columns.required
     header = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = ["serve"]
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ def serve(
         require_extra(module, "serve")
     from cfmvc_scvi.serve import Limits, ServeConfig, run
 
+    logging.disable(logging.NOTSET)  # other commands hide what libraries say; the log of a service is what it shows
     body = max_megabytes * 2**20
     limits = Limits(
         body_bytes=body,

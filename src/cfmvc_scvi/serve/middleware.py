@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import re
@@ -20,6 +21,7 @@ Scope = MutableMapping[str, Any]
 App = Callable[..., Any]
 
 OPEN_PATH = "/healthz"
+_DISCARD_BYTES, _DISCARD_SECONDS = 2**23, 2.0  # of a body that was refused
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -125,14 +127,13 @@ class BodyGuard:
         most = self.limits.body_bytes
         stated = _header(scope, b"content-length")
         if stated.isdigit() and int(stated) > most:
-            await problem(
-                scope, send, 413, f"the body has {int(stated)} bytes; at most {most} are accepted", close=True
-            )
+            words = f"the body has {int(stated)} bytes; at most {most} are accepted"
+            await problem(scope, _heard(receive, send), 413, words, close=True)
             return
         try:
             body = await asyncio.wait_for(self._read(receive), self.limits.read_seconds)
         except _TooLargeError:
-            await problem(scope, send, 413, f"the body has more than {most} bytes", close=True)
+            await problem(scope, _heard(receive, send), 413, f"the body has more than {most} bytes", close=True)
             return
         except TimeoutError:
             await problem(scope, send, 408, f"the body took more than {self.limits.read_seconds} s", close=True)
@@ -178,3 +179,31 @@ async def problem(scope: Scope, send: App, status: int, text: str, *, close: boo
 
 def _header(scope: Scope, name: bytes) -> bytes:
     return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def _heard(receive: App, send: App) -> App:
+    """Return `send` for an answer that closes the connection while a body is still on its way.
+
+    A connection that is closed with bytes unread is reset, and the client may lose the answer. So a bounded rest of the
+    body is thrown away between the answer and its end.
+    """
+
+    async def sent(message: MutableMapping[str, Any]) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_discard(receive), _DISCARD_SECONDS)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return sent
+
+
+async def _discard(receive: App) -> None:
+    left = _DISCARD_BYTES
+    while left > 0:
+        message = await receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
+        left -= len(message.get("body", b""))
