@@ -87,7 +87,7 @@ effect = {
 }
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.2), layout="constrained")
 pl.delta(
-    effect["A+B"], effect["true"], list(adata.var_names), title="A+B as seen in other types", ax=axes[0], show=False
+    effect["A+B"], effect["true"], list(adata.var_names), title="A+B, which other types had", ax=axes[0], show=False
 )
 pl.delta(
     effect["A"] + effect["B"], effect["true"], list(adata.var_names), title="sum of A and B", ax=axes[1], show=False
@@ -95,9 +95,9 @@ pl.delta(
 plt.show()
 
 # %% [markdown]
-# Compare the corners. The left one is what other cell types did under A+B; the right one is the sum of what these
-# very cells did under A and under B, which were both measured here. Where parts add up, as in this simulation, and
-# cell types differ, the sum is the better guess; where they do not add up, only the left one can know. Look at both.
+# Compare the corners. The left one is the sum of the parts in this cell type and what A+B did beyond the sum in the
+# others; the right one is the sum of what these very cells did under A and under B. Where parts add up, as in this
+# simulation, the two should be close; where they do not, only the left one can know. Look at both.
 # Had A+B been measured in no type at all, the model itself takes the sum, and `get_trust` says that the effect is
 # `composed`:
 

@@ -179,3 +179,8 @@ def test_impossible_requests(arguments, message):
 def test_unknown_part_of_a_combination():
     with pytest.raises(UnknownConditionError, match="Z"):
         simulated_perturbation(n_genes=20, combinations=("A+Z",))
+
+
+def test_one_cell_type_is_enough():
+    adata = simulated_perturbation(n_cells=60, n_genes=20, n_cell_types=1, seed=0)
+    assert adata.obs["cell_type"].nunique() == 1

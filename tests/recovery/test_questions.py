@@ -17,7 +17,7 @@ QUICK = {"max_epochs": {"representation": 20, "flow": 2}}
 @pytest.fixture(scope="module")
 def data() -> ad.AnnData:
     return simulated_perturbation(
-        1500, 150, n_cell_types=2, perturbations=("A", "B", "C"), combinations=("A+B",), seed=1
+        3000, 150, n_cell_types=2, perturbations=("A", "B", "C"), combinations=("A+B",), seed=1
     )
 
 

@@ -265,7 +265,8 @@ def _draw_cells(
 ) -> _Layout:
     n_types, n_batches, n_samples = len(truth.cell_types), len(truth.batches), len(truth.samples)
     sample_amplitude = config.sample_amplitude_sd * rng.standard_normal((n_samples, len(truth.perturbations)))
-    weights = np.linspace(1.4, 0.6, n_types) / n_types
+    weights = np.linspace(1.4, 0.6, n_types)
+    weights /= weights.sum()
     sample = rng.permutation(np.arange(n_cells) % n_samples)
     region, coordinates = None, None
     if spatial:
