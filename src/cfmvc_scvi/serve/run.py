@@ -65,6 +65,7 @@ def run(config: ServeConfig) -> None:
             server_header=False,
             timeout_keep_alive=10,
             timeout_graceful_shutdown=config.drain_seconds,
+            timeout_worker_healthcheck=60,  # a worker that still reads its model is not dead
         )
 
 
