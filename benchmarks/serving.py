@@ -1,6 +1,6 @@
 """Load on a served model, over loopback: times of answers and cells per second, with micro-batching and without.
 
-python benchmarks/serving.py EXPORTED [--clients 50] [--seconds 60] [--requests 10000] [--out docs/tables/serving.md]
+python benchmarks/serving.py EXPORTED [--clients 50] [--seconds 60] [--requests 10000] [--out DIR] [--tables DIR]
 """
 
 from __future__ import annotations
@@ -108,12 +108,11 @@ def measured(exported: Path, body: bytes, n_clients: int, seconds: float, *optio
 
 
 def growth(exported: Path, body: bytes, n_requests: int) -> list[float]:
-    """Return the memory of a service after 1/10, 2/10, ... of so many requests, MB."""
+    """Return the memory of a service before, and after 1/10, 2/10, ... of so many requests, MB."""
     service = Service(exported)
     try:
-        asyncio.run(load(service, body, 20, 1e6, n_requests // 10))
         result = [service.memory()]
-        for _ in range(9):
+        for _ in range(10):
             asyncio.run(load(service, body, 20, 1e6, n_requests // 10))
             result.append(service.memory())
     finally:
@@ -121,12 +120,18 @@ def growth(exported: Path, body: bytes, n_requests: int) -> list[float]:
     return result
 
 
+def slope(memory: list[float], n_requests: int) -> float:
+    """Return how memory grows after the first half of the requests, MB per 1,000 requests, by least squares."""
+    later = memory[len(memory) // 2 :]
+    return float(np.polyfit(np.arange(len(later)) * n_requests / 10 / 1000, later, 1)[0])
+
+
 def table(rows: dict[str, dict[str, float]], memory: list[float], arguments: argparse.Namespace, genes: int) -> str:
     """Return the results as Markdown."""
     lines = [
-        f"{arguments.clients} clients for {arguments.seconds:g} s, {_CELLS} cells x {genes} genes each (npz), a worker "
-        f"with one thread, on {os.cpu_count()} cores ({platform.machine()}) that the clients share. By "
-        "`python benchmarks/serving.py EXPORTED`.",
+        f"{arguments.clients} clients for {arguments.seconds:g} s that each ask for counterfactual counts of {_CELLS} "
+        f"cells of {genes} genes (npz) and ask again when they are answered; one worker with one thread, on "
+        f"{os.cpu_count()} cores ({platform.machine()}) that it shares with the clients.",
         "",
         "| | answers | p50, ms | p99, ms | cells/s |",
         "|---|---|---|---|---|",
@@ -138,7 +143,11 @@ def table(rows: dict[str, dict[str, float]], memory: list[float], arguments: arg
     lines += ["", f"Micro-batching answers {ratio:.1f} times as many cells."]
     if memory:
         listed = ", ".join(f"{value:.0f}" for value in memory)
-        lines.append(f"Memory after each tenth of {arguments.requests} requests, MB: {listed}.")
+        lines += [
+            "",
+            f"Memory of the worker at its start and after each tenth of {arguments.requests} requests of 20 clients, "
+            f"MB: {listed}; in the second half {slope(memory, arguments.requests):+.2f} MB per 1,000 requests.",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -149,7 +158,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--requests", type=int, default=10_000, help="for the memory; 0 leaves it out")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="directory for serving.json")
+    parser.add_argument("--tables", type=Path, help="directory for serving.md")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.exported)
     body = body_of(bundle)
@@ -161,9 +171,13 @@ def main() -> None:
     memory = growth(arguments.exported, body, arguments.requests) if arguments.requests else []
     text = table(rows, memory, arguments, len(bundle.genes))
     print(text)
-    print(json.dumps({"rows": rows, "memory": memory}))
     if arguments.out is not None:
-        arguments.out.write_text(text)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        asked = {"clients": arguments.clients, "seconds": arguments.seconds, "requests": arguments.requests}
+        found = {"asked": asked, "genes": len(bundle.genes), "ways": rows, "memory_mb": memory}
+        (arguments.out / "serving.json").write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.tables is not None:
+        (arguments.tables / "serving.md").write_text(text)
 
 
 if __name__ == "__main__":
