@@ -15,8 +15,7 @@ from cfmvc_scvi.module import CFMVCModule
 __all__ = ["Kept"]
 
 _ENGINES = 4
-_DRAWS = 8
-_MOST_BYTES = 2**26  # of the plans of a draw; larger ones are dropped when its prediction is done
+_MOST_BYTES = 2**27  # of observations
 
 
 class Kept:
@@ -33,7 +32,7 @@ class Kept:
     def __init__(self, module: CFMVCModule, reference: Reference) -> None:
         self.networks, self.reference = TorchNetworks(module), reference
         self._engines: BoundedDict[Any, Engine] = BoundedDict(_ENGINES)
-        self._plans: BoundedDict[Any, Any] = BoundedDict(_DRAWS)
+        self._observations: dict[Any, Observation] = {}
 
     def fits(self, module: CFMVCModule, reference: Reference) -> bool:
         """Return whether the model is still the one that this belongs to."""
@@ -50,11 +49,11 @@ class Kept:
 
     def observation(self, engine: Engine, heterogeneity: float, seed: int, draw: int = 0) -> Observation:
         """Return an observation; of two with the same arguments the second has the plans of the first."""
-        for key in [key for key, plans in self._plans.items() if plans.total > _MOST_BYTES]:
-            del self._plans[key]
-        observation = Observation(engine, heterogeneity, seed, draw)
         key = engine.source, engine.solver, engine.guidance_scale, engine.strength, heterogeneity, seed, draw
-        if key in self._plans:
-            observation.share(self._plans[key])
-        self._plans[key] = observation.plans
+        while self._observations and sum(each.n_bytes for each in self._observations.values()) > _MOST_BYTES:
+            del self._observations[next(iter(self._observations))]
+        observation = Observation(engine, heterogeneity, seed, draw)
+        if (before := self._observations.pop(key, None)) is not None:
+            observation.share(before)
+        self._observations[key] = observation
         return observation

@@ -91,14 +91,14 @@ class Observation:
     _cache: BoundedDict[Any, Any] = field(default_factory=lambda: BoundedDict(_MOST_BYTES, _n_bytes), repr=False)
     _lent: BoundedDict[Any, Any] = field(default_factory=lambda: BoundedDict(_MOST_BYTES, _n_bytes), repr=False)
 
-    @property
-    def plans(self) -> BoundedDict[Any, Any]:
-        """Plans and filters found so far."""
-        return self._cache
+    def share(self, other: Observation) -> None:
+        """Use what an observation with the same arguments has found, and let it use what this finds."""
+        self._cache, self._lent = other._cache, other._lent
 
-    def share(self, plans: BoundedDict[Any, Any]) -> None:
-        """Use the plans that an observation with an engine, noise and settings like these has found, and add to them."""
-        self._cache = plans
+    @property
+    def n_bytes(self) -> int:
+        """Size of what was found so far."""
+        return self._cache.total + self._lent.total
 
     def matrix(self, cells: CellBatch, shares: Shares, output: str) -> sp.csr_matrix | Array:
         """Return counts, expected counts (``"rate"``) or expected counts per 10,000 of the cells, `(cells, genes)`."""

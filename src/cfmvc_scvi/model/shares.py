@@ -48,7 +48,7 @@ class Shares:
 def decoder_of(
     networks: Networks, z: Array, inputs: Inputs, rows: NDArray[np.int64] | None = None
 ) -> Callable[[], Array]:
-    """Return what decodes latents `(cells, dims)` when it is called first; of these rows alone, where others are zero."""
+    """Return what decodes latents `(cells, dims)` when called first; of these rows, where others are zero."""
 
     @cache
     def decoded() -> Array:
