@@ -56,11 +56,13 @@ def effect_goal(
     A profile gives two estimates of the level (CP10k), which unlike mean log1p CP10k does not depend on depth: the
     level at which cells of these depths have this mean log1p CP10k (robust to a few extreme cells), and the CP10k of
     the summed cells. For each, the posterior mean of log(level + pseudocount) is brought back to mean log1p CP10k at
-    the depth of the control cells, and the two are averaged. That posterior is a mean of two: under the mixture of
-    scales, which has the smaller squared error, but loses many small effects of a strong perturbation; and under one
-    wide prior, which keeps what stands out of the noise. The second weighs as much as the share of the measured
-    effects' squared length that their noise does not explain: hardly, where a perturbation does little. Where the perturbation was not observed, the effect
-    delta is lengthened (a posterior mean is too short) by
+    the depth of the control cells, and the two are averaged.
+
+    That posterior is a mean of two: under the mixture of scales, which has the smaller squared error but loses many
+    small effects of a strong perturbation, and under one wide prior, which keeps what stands out of the noise. The
+    second weighs as much as the share of the measured effects' squared length that their noise does not explain, which
+    is little where a perturbation does little. Where the perturbation was not observed, the effect delta is lengthened
+    (a posterior mean is too short) by
 
         clip(sqrt(sum_k w_k (|delta_k|^2 - its expected noise) / |delta|^2), lower, upper)
 
