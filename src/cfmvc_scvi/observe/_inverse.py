@@ -18,6 +18,7 @@ from scipy import special
 from cfmvc_scvi.observe._counts import Array
 
 _TERMS = 64
+_SAFE = 1 - 1e-12  # more than rounding takes from 1 - n p
 _LARGEST = 2.0**52  # no count beyond: whole numbers are exact in float64 up to here
 
 
@@ -39,10 +40,13 @@ def binomial_inverse(uniforms: Array, n: Array, p: Array) -> Array:
     large = np.flatnonzero((n > _TERMS) & (rare > 0))
     k[large] = _large_binomial(u[large], n[large], rare[large])
 
-    pmf = np.exp(n * np.log1p(-rare))
-    active = np.flatnonzero((n <= _TERMS) & (u > pmf))
-    u, size, pmf = u[active], n[active], pmf[active]
-    odds, cdf = rare[active] / (1 - rare[active]), pmf
+    active = np.flatnonzero((u > _SAFE - n * rare) & (n <= _TERMS))  # P(0) >= 1 - n p: the others are zero
+    u, size, rare = u[active], n[active], rare[active]
+    pmf = np.exp(size * np.log1p(-rare))
+    active, (u, size, pmf, rare) = _kept(u > pmf, active, u, size, pmf, rare)
+    k[active] = 1
+    active, (u, size, pmf, rare) = _kept(size > 1, active, u, size, pmf, rare)
+    odds, cdf = rare / (1 - rare), pmf
     for term in range(1, _TERMS + 1):
         if not active.size:
             break
@@ -50,8 +54,7 @@ def binomial_inverse(uniforms: Array, n: Array, p: Array) -> Array:
         pmf = pmf * odds * (size - term + 1) / term
         cdf = cdf + pmf
         unfinished = (u > cdf) & (term < size)  # the sum ends at n, where rounding may leave it below u
-        active = active[unfinished]
-        u, size, pmf, odds, cdf = (a[unfinished] for a in (u, size, pmf, odds, cdf))
+        active, (u, size, pmf, odds, cdf) = _kept(unfinished, active, u, size, pmf, odds, cdf)
     return np.where(flip, n - k, k)
 
 
@@ -65,9 +68,8 @@ def negative_binomial_inverse(uniforms: Array, mean: Array, theta: Array) -> Arr
     """
     k = np.zeros_like(mean)
     pmf = np.exp(-theta * np.log1p(mean / theta))
-    active = np.flatnonzero(uniforms > pmf)
-    u, size, pmf = uniforms[active], theta[active], pmf[active]
-    ratio, cdf = mean[active] / (mean[active] + size), pmf
+    active, (u, size, pmf, m) = _kept(uniforms > pmf, np.arange(len(k)), uniforms, theta, pmf, mean)
+    ratio, cdf = m / (m + size), pmf
     for term in range(1, _TERMS + 1):
         if not active.size:
             return k
@@ -75,10 +77,15 @@ def negative_binomial_inverse(uniforms: Array, mean: Array, theta: Array) -> Arr
         pmf = pmf * ratio * (size + term - 1) / term
         cdf = cdf + pmf
         unfinished = u > cdf
-        active = active[unfinished]
-        u, size, pmf, ratio, cdf = (a[unfinished] for a in (u, size, pmf, ratio, cdf))
+        active, (u, size, pmf, ratio, cdf) = _kept(unfinished, active, u, size, pmf, ratio, cdf)
     k[active] = _large_negative_binomial(u, mean[active], size)
     return k
+
+
+def _kept(which: NDArray[np.bool_], active: NDArray[np.intp], *values: Array) -> tuple[NDArray[np.intp], list[Array]]:
+    """These of the elements and of their values."""
+    rows = np.flatnonzero(which)
+    return active.take(rows), [value.take(rows) for value in values]
 
 
 def _large_binomial(u: Array, n: Array, p: Array) -> Array:

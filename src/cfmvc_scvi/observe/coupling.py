@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["couple_counts", "coupled_columns", "expected_rate", "profile_pair"]
+__all__ = ["couple_counts", "expected_rate", "profile_pair"]
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cfmvc_scvi.observe._counts import (
     CP10K,
@@ -18,6 +18,8 @@ from cfmvc_scvi.observe._counts import (
     uniform_matrix,
 )
 from cfmvc_scvi.observe._inverse import binomial_inverse, negative_binomial_inverse
+
+_BLOCK = 2**18  # cells x genes that are coupled at a time: their numbers stay in the cache
 
 
 def couple_counts(
@@ -77,15 +79,14 @@ def couple_counts(
     thinning = uniform_matrix("thinning_uniforms", thinning_uniforms, matrix.shape)
     superposition = uniform_matrix("superposition_uniforms", superposition_uniforms, matrix.shape)
     relative = profile_pair(profiles, matrix.shape)
-    changes = np.full(len(own), True) if relative is not None else target != own
-    genes = np.flatnonzero(changes)
-    changed = coupled_columns(matrix.tocsc(), genes, own, target, size, thinning, superposition, relative).tocoo()
-    entries = matrix.tocoo()
-    kept = ~changes[entries.col]
-    values = np.concatenate([entries.data[kept], changed.data])
-    rows = np.concatenate([entries.row[kept], changed.row])
-    columns = np.concatenate([entries.col[kept], genes[changed.col]])
-    result = sp.csr_matrix((values.astype(np.int64), (rows, columns)), shape=matrix.shape)
+    step = max(1, _BLOCK // max(1, matrix.shape[1]))
+    blocks = [matrix[:0]]
+    for first in range(0, matrix.shape[0], step):
+        rows = slice(first, first + step)
+        part = None if relative is None else (relative[0][rows], relative[1][rows])
+        thinned = _thinned(matrix[rows], own, target, thinning[rows], part)
+        blocks.append(thinned + _superposed(depth_of(matrix[rows]), own, target, size, superposition[rows], part))
+    result = sp.csr_matrix(sp.vstack(blocks, format="csr"), dtype=np.int64)
     result.eliminate_zeros()
     return result
 
@@ -98,57 +99,39 @@ def profile_pair(profiles: tuple[ArrayLike, ArrayLike] | None, shape: tuple[int,
     return cell_gene_matrix("profile before", before, shape), cell_gene_matrix("profile after", after, shape)
 
 
-def coupled_columns(
-    counts: sp.csc_matrix,
-    genes: NDArray[np.intp],
-    own: Array,
-    target: Array,
-    theta: Array,
-    thinning_uniforms: Array,
-    superposition_uniforms: Array,
-    profiles: tuple[Array, Array] | None,
-) -> sp.csc_matrix:
-    """Columns `genes` of the coupled counts, (cells, len(genes)), of checked float64 arguments; see `couple_counts`.
-
-    Fastest with uniforms and profiles in column-major (Fortran) order.
-    """
-    block = counts[:, genes]
-    gene_of = np.repeat(genes, np.diff(block.indptr))
-    own_of, target_of = own[gene_of], target[gene_of]
+def _thinned(
+    counts: sp.csr_matrix, own: Array, target: Array, uniforms: Array, profiles: tuple[Array, Array] | None
+) -> sp.csr_matrix:
+    """Counts of the cells, fewer where the rate falls; changes `counts`."""
+    n_cells, n_genes = counts.shape
+    own_of, target_of = own.take(counts.indices), target.take(counts.indices)
+    place = np.repeat(np.arange(n_cells) * n_genes, np.diff(counts.indptr)) + counts.indices
     if profiles is not None:
-        before, after = profiles
-        own_of, target_of = own_of * before[block.indices, gene_of], target_of * after[block.indices, gene_of]
-    entry = np.flatnonzero(target_of < own_of)
-    cell, gene = block.indices[entry], gene_of[entry]
-    ratio = target_of[entry] / own_of[entry]
-    block.data[entry] = binomial_inverse(thinning_uniforms[cell, gene], block.data[entry], ratio)
-
-    rising = np.arange(len(genes)) if profiles is not None else np.flatnonzero(target[genes] > own[genes])
-    added = _superposed(genes[rising], depth_of(counts), own, target, theta, superposition_uniforms, profiles)
-    gene, cell = np.nonzero(added)
-    values = added[gene, cell]
-    return block + sp.csc_matrix((values, (cell, rising[gene])), shape=block.shape)
+        own_of *= profiles[0].take(place)
+        target_of *= profiles[1].take(place)
+    falls = np.flatnonzero(target_of < own_of)
+    ratio = target_of.take(falls) / own_of.take(falls)
+    counts.data[falls] = binomial_inverse(uniforms.take(place.take(falls)), counts.data.take(falls), ratio)
+    return counts
 
 
 def _superposed(
-    genes: NDArray[np.intp],
-    depth: Array,
-    own: Array,
-    target: Array,
-    theta: Array,
-    uniforms: Array,
-    profiles: tuple[Array, Array] | None,
-) -> Array:
-    """Counts added to the genes that rise, gene-major: (len(genes), cells)."""
-    own_rate, target_rate = own[genes, None], target[genes, None]
-    if profiles is not None:
-        own_rate, target_rate = own_rate * profiles[0].T[genes], target_rate * profiles[1].T[genes]
-    mean = np.maximum(target_rate - own_rate, 0.0) * (depth / CP10K)
-    u = uniforms.T[genes]
-    added = np.zeros_like(mean)
-    some = np.nonzero(u > 1 - mean)  # P(0) >= exp(-mean) >= 1 - mean: the others are zero without a power to compute
-    added[some] = negative_binomial_inverse(u[some], mean[some], theta[genes[some[0]]])
-    return added
+    depth: Array, own: Array, target: Array, theta: Array, uniforms: Array, profiles: tuple[Array, Array] | None
+) -> sp.csr_matrix:
+    """Counts added where the rate rises, (cells, genes)."""
+    n_genes = len(own)
+    if profiles is None:
+        mean = np.maximum(target - own, 0.0) * (depth / CP10K)[:, None]
+    else:
+        mean = target * profiles[1]
+        mean -= own * profiles[0]
+        np.maximum(mean, 0.0, out=mean)
+        mean *= (depth / CP10K)[:, None]
+    some = np.flatnonzero(uniforms > 1 - mean)  # P(0) >= exp(-mean) >= 1 - mean: the others are zero
+    ends = np.searchsorted(some, np.arange(len(depth) + 1) * n_genes)
+    gene = some % n_genes
+    added = negative_binomial_inverse(uniforms.take(some), mean.take(some), theta.take(gene))
+    return sp.csr_matrix((added, gene, ends), shape=(len(depth), n_genes))
 
 
 def expected_rate(

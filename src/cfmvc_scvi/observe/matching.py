@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from cfmvc_scvi.config import ObservationConfig
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.observe._counts import CP10K, Array, count_matrix, depth_of, gene_vector, uniform_matrix
-from cfmvc_scvi.observe.coupling import coupled_columns, profile_pair
+from cfmvc_scvi.observe._prepared import PreparedCells, Tally
+from cfmvc_scvi.observe.coupling import profile_pair
 from cfmvc_scvi.observe.curve import expected_log1p_curve
 
 _NARROW = 1e-5  # relative width of a bracket
@@ -98,15 +99,15 @@ def match_rates(
     if not matrix.shape[0]:
         raise DataError("There is no reference cell to match rates on; use rates_of_expected_log1p.")
     n_genes = matrix.shape[1]
-    reference = _Reference(
+    cells = PreparedCells(
         matrix.tocsc(),
         gene_vector("own_rate", own_rate, n_genes),
         gene_vector("theta", theta, n_genes, positive=True),
-        np.asfortranarray(uniform_matrix("thinning_uniforms", thinning_uniforms, matrix.shape)),
-        np.asfortranarray(uniform_matrix("superposition_uniforms", superposition_uniforms, matrix.shape)),
-        _column_major(profile_pair(profiles, matrix.shape)),
+        uniform_matrix("thinning_uniforms", thinning_uniforms, matrix.shape),
+        uniform_matrix("superposition_uniforms", superposition_uniforms, matrix.shape),
+        profile_pair(profiles, matrix.shape),
     )
-    search = _Search(reference, gene_vector("goal", np.maximum(goal, 0), n_genes), settings)
+    search = _Search(cells, gene_vector("goal", np.maximum(goal, 0), n_genes), settings)
     while search.n_iterations < settings.match_iterations:
         genes = search.pending()
         if genes.size <= _FEW * n_genes and search.depth_is_off():
@@ -120,38 +121,15 @@ def match_rates(
     return search.result()
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """Checked arguments of a matching, uniforms and profiles in column-major order."""
-
-    counts: sp.csc_matrix
-    own: Array
-    theta: Array
-    thinning_uniforms: Array
-    superposition_uniforms: Array
-    profiles: tuple[Array, Array] | None
-
-    def coupled(self, genes: NDArray[np.intp], rate: Array) -> sp.coo_matrix:
-        """Coupled counts of `genes` at `rate` (of all genes), columns numbered as in `genes`."""
-        uniforms = self.thinning_uniforms, self.superposition_uniforms
-        return coupled_columns(self.counts, genes, self.own, rate, self.theta, *uniforms, self.profiles).tocoo()
-
-
-def _column_major(profiles: tuple[Array, Array] | None) -> tuple[Array, Array] | None:
-    """Both profiles in the order in which genes are picked fastest."""
-    return None if profiles is None else (np.asfortranarray(profiles[0]), np.asfortranarray(profiles[1]))
-
-
 class _Search:
     """State of the matching: current rates and counts, and a bracket around the root of each gene."""
 
-    def __init__(self, reference: _Reference, goal: Array, settings: ObservationConfig) -> None:
-        self.reference, self.goal, self.depth_change = reference, goal, settings.match_depth_change
-        self.rate = reference.own.copy()
-        depth = depth_of(reference.counts)
-        self.curve = expected_log1p_curve(_GRID, depth, np.full(len(_GRID), np.median(reference.theta)), settings)
-        entries = reference.counts.tocoo()
-        self.cell, self.gene, self.value = entries.row, entries.col, entries.data
+    def __init__(self, cells: PreparedCells, goal: Array, settings: ObservationConfig) -> None:
+        self.cells, self.goal, self.depth_change = cells, goal, settings.match_depth_change
+        self.rate = cells.own_rate.copy()
+        depth = depth_of(cells.counts)
+        self.curve = expected_log1p_curve(_GRID, depth, np.full(len(_GRID), np.median(cells.theta)), settings)
+        self.tally = Tally(cells.counts.T)
         self.slope = np.gradient(self.curve[1:], np.log(_GRID[1:]))
         self.depth = np.maximum(depth, 1.0)
         self.level = self.own_level = np.log(self.depth).mean()
@@ -165,7 +143,7 @@ class _Search:
         self.high, self.high_error, self.high_count = (np.empty(len(goal)) for _ in range(3))
         self._open_below(np.arange(len(goal)))
         self._open_above(np.arange(len(goal)))
-        if reference.profiles is None:
+        if cells.after is None:
             self._narrow_brackets(np.arange(len(goal)))
             self._accept()
         else:  # cells change also where the rate of their context does not
@@ -195,14 +173,8 @@ class _Search:
     def evaluate(self, genes: NDArray[np.intp], rate: Array) -> None:
         """Couple `genes` at `rate`, then renew depths, errors and brackets of all genes."""
         self.rate[genes], self.allowed[genes] = rate, 0.0
-        new = self.reference.coupled(genes, self.rate)
-        others = np.ones(len(self.goal), dtype=bool)
-        others[genes] = False
-        kept = others[self.gene]
-        self.cell = np.concatenate([self.cell[kept], new.row])
-        self.gene = np.concatenate([self.gene[kept], genes[new.col]])
-        self.value = np.concatenate([self.value[kept], new.data])
-        depth = np.maximum(np.bincount(self.cell, self.value, len(self.depth)), 1.0)
+        self.tally.replace(genes, self.cells.at(genes, self.rate))
+        depth = np.maximum(self.tally.depth(), 1.0)
         self.gap = np.log(depth).mean() - self.level
         self.depth = depth * np.exp(-self.gap)
         self.error = self._mean_log1p() - self.goal
@@ -216,11 +188,10 @@ class _Search:
 
     def follow_depth(self) -> None:
         """Newton step of the level; every rate moves by as much as keeps its gene's mean."""
-        y = self.value * (CP10K / self.depth)[self.cell]
-        lost = np.bincount(self.gene, y / (1 + y), len(self.goal)) / len(self.depth)
+        lost = self.tally.mean(lambda y: y / (1 + y), self.depth)
         gained = np.interp(self.rate, _GRID[1:], self.slope)
         compensation = np.clip(lost / gained, 0.0, 1.0)  # d log rate / d level
-        count = np.bincount(self.gene, self.value, len(self.goal))
+        count = self.tally.total
         feedback = (count * compensation).sum() / max(count.sum(), 1.0)  # d log depth / d level
         level = self._next_level(self.gap / (1 - min(feedback, _MOST_FEEDBACK)))
         genes = np.flatnonzero(count)
@@ -270,7 +241,7 @@ class _Search:
 
     def _narrow_brackets(self, genes: NDArray[np.intp]) -> None:
         """Let the current rates of `genes` be an end of their brackets; open one that depths have emptied."""
-        count = np.bincount(self.gene, self.value, len(self.goal))
+        count = self.tally.total
         above = self.error[genes] > 0
         over, under = genes[above], genes[~above]
         self.high[over], self.low[under] = self.rate[over], self.rate[under]
@@ -281,5 +252,4 @@ class _Search:
 
     def _mean_log1p(self) -> Array:
         """Mean log1p CP10k of the current counts, (genes,)."""
-        logs = np.log1p(self.value * (CP10K / self.depth)[self.cell])
-        return np.bincount(self.gene, logs, len(self.goal)) / len(self.depth)
+        return self.tally.mean(np.log1p, self.depth)

@@ -27,6 +27,10 @@ def relative_profile(rate: Array, mean_rate: Array, weight: float, largest: floa
     -------
     Array (cells, genes), mean close to 1 over the reference cells.
     """
-    safe = np.where(mean_rate > 0, mean_rate, 1.0)
-    relative = np.where(mean_rate > 0, np.minimum(rate / safe, largest), 1.0)
-    return 1 + weight * (relative - 1)
+    result: Array = rate / np.where(mean_rate > 0, mean_rate, 1.0)
+    np.minimum(result, largest, out=result)
+    result[:, mean_rate <= 0] = 1.0
+    result -= 1
+    result *= weight
+    result += 1
+    return result

@@ -12,6 +12,7 @@ from scipy import special, stats
 from cfmvc_scvi.observe._counts import Array, count_matrix, depth_of, gene_vector, uniform_matrix
 
 _LEAST_MEAN = 1e-6  # a count where the model expects none still has a quantile
+_TERMS = 32
 _MARGIN = 1e-6  # a count far outside the model must not become one of hundreds in another gene
 
 
@@ -52,10 +53,31 @@ def randomised_quantiles(counts: sp.spmatrix, theta: ArrayLike, uniforms: ArrayL
     quantiles = v * np.exp(-size * np.log1p(mean / size))
     entries = matrix.tocoo()
     cell, gene, x = entries.row, entries.col, entries.data
-    p = size[gene] / (size[gene] + mean[cell, gene])
-    below, up_to = (special.betainc(size[gene], k, p) for k in (x, x + 1))
+    below, up_to = _around(x, mean[cell, gene], size[gene])
     quantiles[cell, gene] = below + v[cell, gene] * (up_to - below)
     return np.clip(quantiles, _MARGIN, 1 - _MARGIN)
+
+
+def _around(x: Array, mean: Array, theta: Array) -> tuple[Array, Array]:
+    """F(x - 1) and F(x) of NB(mean, theta) at counts x >= 1: by summing from zero, and beyond `_TERMS` by betainc."""
+    below, up_to = np.empty_like(x), np.empty_like(x)
+    large = np.flatnonzero(x > _TERMS)
+    p = theta[large] / (theta[large] + mean[large])
+    below[large], up_to[large] = (special.betainc(theta[large], k, p) for k in (x[large], x[large] + 1))
+
+    active = np.flatnonzero(x <= _TERMS)
+    k, size, ratio = x[active], theta[active], mean[active] / (mean[active] + theta[active])
+    pmf = np.exp(-size * np.log1p(mean[active] / size))
+    cdf = pmf
+    for term in range(1, _TERMS + 1):
+        pmf = pmf * ratio * (size + term - 1) / term
+        before, cdf = cdf, cdf + pmf
+        ended = np.flatnonzero(k == term)
+        below[active[ended]], up_to[active[ended]] = before[ended], cdf[ended]
+        rest = np.flatnonzero(k > term)
+        active = active.take(rest)
+        k, size, ratio, pmf, cdf = (values.take(rest) for values in (k, size, ratio, pmf, cdf))
+    return below, up_to
 
 
 def partner_uniforms(counts: sp.spmatrix, theta: ArrayLike, uniforms: ArrayLike) -> Array:
