@@ -104,8 +104,8 @@ def effect_goal(
         _levels(perturbed, perturbed_curve),
         strict=True,
     ):
-        levels = (*_log_link(*known, config), *_log_link(np.where(seen, response[0], np.nan), response[1], config))
-        mean, posterior_sd = _posterior(levels, signal, config)
+        links = _log_link(*known, config), _log_link(np.where(seen, response[0], np.nan), response[1], config)
+        mean, posterior_sd = _posterior(*links, signal, config)
         expected = np.maximum(np.exp(mean) - config.pseudocount, 0.0)
         # the curve only carries the difference from what was measured, so that its misfit cancels
         misfit = measured - curve.log_mean(np.where(seen, response[0], known[0]))
@@ -121,11 +121,12 @@ def effect_goal(
     return EffectGoal(goal, sd * stretch[:, None], control.log_mean, stretch, weights, observed)
 
 
-def _posterior(levels: tuple[Array, ...], signal: float, config: EffectConfig) -> tuple[Array, Array]:
+def _posterior(
+    control: tuple[Array, Array], perturbed: tuple[Array, Array], signal: float, config: EffectConfig
+) -> tuple[Array, Array]:
     """Posterior mean and sd of levels, `signal` of it under the wide prior and the rest under the mixture."""
-    wide, mixture = (
-        posterior_level(*levels, prior) for prior in (replace(config, effect_scales=(config.wide_scale,)), config)
-    )
+    wide = posterior_level(*control, *perturbed, replace(config, effect_scales=(config.wide_scale,)))
+    mixture = posterior_level(*control, *perturbed, config)
     return signal * wide.mean + (1 - signal) * mixture.mean, signal * wide.sd + (1 - signal) * mixture.sd
 
 
