@@ -1,6 +1,6 @@
 """Load on a served model, over loopback: times of answers and cells per second, with micro-batching and without.
 
-python benchmarks/serving.py EXPORTED [--clients 50] [--seconds 60] [--requests 10000] [--out docs/tables/serving.md]
+python benchmarks/serving.py EXPORTED [--clients 50] [--seconds 60] [--requests 10000] [--out DIR] [--tables DIR]
 """
 
 from __future__ import annotations
@@ -70,6 +70,11 @@ class Service:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
+    def cpu_seconds(self) -> float:
+        """Return the time that the process has computed."""
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         """End it."""
         self.process.send_signal(signal.SIGTERM)
@@ -98,22 +103,22 @@ def measured(exported: Path, body: bytes, n_clients: int, seconds: float, *optio
     service = Service(exported, *options)
     try:
         asyncio.run(load(service, body, 2, 5.0))  # what is computed once
-        start = time.perf_counter()
+        start, used = time.perf_counter(), service.cpu_seconds()
         times = asyncio.run(load(service, body, n_clients, seconds))
-        elapsed = time.perf_counter() - start
+        elapsed, used = time.perf_counter() - start, service.cpu_seconds() - used
     finally:
         service.stop()
     p50, p99 = np.quantile(times, [0.5, 0.99])
-    return {"answers": len(times), "p50": p50, "p99": p99, "cells": len(times) * _CELLS / elapsed}
+    cells = len(times) * _CELLS
+    return {"answers": len(times), "p50": p50, "p99": p99, "cells": cells / elapsed, "cells_per_cpu": cells / used}
 
 
 def growth(exported: Path, body: bytes, n_requests: int) -> list[float]:
-    """Return the memory of a service after 1/10, 2/10, ... of so many requests, MB."""
+    """Return the memory of a service before, and after 1/10, 2/10, ... of so many requests, MB."""
     service = Service(exported)
     try:
-        asyncio.run(load(service, body, 20, 1e6, n_requests // 10))
         result = [service.memory()]
-        for _ in range(9):
+        for _ in range(10):
             asyncio.run(load(service, body, 20, 1e6, n_requests // 10))
             result.append(service.memory())
     finally:
@@ -121,24 +126,38 @@ def growth(exported: Path, body: bytes, n_requests: int) -> list[float]:
     return result
 
 
+def slope(memory: list[float], n_requests: int) -> float:
+    """Return how memory grows after the first half of the requests, MB per 1,000 requests, by least squares."""
+    later = memory[len(memory) // 2 :]
+    return float(np.polyfit(np.arange(len(later)) * n_requests / 10 / 1000, later, 1)[0])
+
+
 def table(rows: dict[str, dict[str, float]], memory: list[float], arguments: argparse.Namespace, genes: int) -> str:
     """Return the results as Markdown."""
     lines = [
-        f"{arguments.clients} clients for {arguments.seconds:g} s, {_CELLS} cells x {genes} genes each (npz), a worker "
-        f"with one thread, on {os.cpu_count()} cores ({platform.machine()}) that the clients share. By "
-        "`python benchmarks/serving.py EXPORTED`.",
+        f"{arguments.clients} clients for {arguments.seconds:g} s that each ask for counterfactual counts of {_CELLS} "
+        f"cells of {genes} genes (npz) and ask again when they are answered; one worker with one thread, on "
+        f"{os.cpu_count()} cores ({platform.machine()}) that it shares with the clients.",
         "",
-        "| | answers | p50, ms | p99, ms | cells/s |",
-        "|---|---|---|---|---|",
+        "| | answers | p50, ms | p99, ms | cells/s | cells per CPU s of the worker |",
+        "|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
-        cells = f"{row['answers']:.0f} | {1e3 * row['p50']:.0f} | {1e3 * row['p99']:.0f} | {row['cells']:.0f}"
-        lines.append(f"| {name} | {cells} |")
-    ratio = rows["micro-batching"]["cells"] / rows["one by one"]["cells"]
-    lines += ["", f"Micro-batching answers {ratio:.1f} times as many cells."]
+        numbers = (row["answers"], 1e3 * row["p50"], 1e3 * row["p99"], row["cells"], row["cells_per_cpu"])
+        lines.append(f"| {name} | {' | '.join(f'{number:.0f}' for number in numbers)} |")
+    times = (rows["micro-batching"][key] / rows["one by one"][key] for key in ("cells", "cells_per_cpu"))
+    by_clock, by_work = (f"{ratio:.1f}" for ratio in times)
+    lines += [
+        "",
+        f"Micro-batching answers {by_clock} times as many cells in the time, and {by_work} times per CPU second.",
+    ]
     if memory:
         listed = ", ".join(f"{value:.0f}" for value in memory)
-        lines.append(f"Memory after each tenth of {arguments.requests} requests, MB: {listed}.")
+        lines += [
+            "",
+            f"Memory of the worker at its start and after each tenth of {arguments.requests} requests of 20 clients, "
+            f"MB: {listed}; in the second half {slope(memory, arguments.requests):+.2f} MB per 1,000 requests.",
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -149,7 +168,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--requests", type=int, default=10_000, help="for the memory; 0 leaves it out")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="directory for serving.json")
+    parser.add_argument("--tables", type=Path, help="directory for serving.md")
     arguments = parser.parse_args()
     bundle = Bundle.load(arguments.exported)
     body = body_of(bundle)
@@ -161,9 +181,13 @@ def main() -> None:
     memory = growth(arguments.exported, body, arguments.requests) if arguments.requests else []
     text = table(rows, memory, arguments, len(bundle.genes))
     print(text)
-    print(json.dumps({"rows": rows, "memory": memory}))
     if arguments.out is not None:
-        arguments.out.write_text(text)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        asked = {"clients": arguments.clients, "seconds": arguments.seconds, "requests": arguments.requests}
+        found = {"asked": asked, "genes": len(bundle.genes), "ways": rows, "memory_mb": memory}
+        (arguments.out / "serving.json").write_text(json.dumps(found, indent=1) + "\n")
+    if arguments.tables is not None:
+        (arguments.tables / "serving.md").write_text(text)
 
 
 if __name__ == "__main__":

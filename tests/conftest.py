@@ -164,3 +164,83 @@ def few(served_data: ad.AnnData) -> ad.AnnData:
     perturbed = obs.index[(obs["perturbation"] == "A") & (obs["dose"] == 2.0)]
     control = obs.index[obs["perturbation"] == "control"]
     return served_data[[*control[:12], *perturbed[:4]]].copy()
+
+
+# Questions that name each option of a prediction that an exported model supports.
+ASKED: dict[str, dict[str, Any]] = {
+    "seen": {"perturbation": "A", "dose": 2.0},
+    "combination at an unseen dose": {"perturbation": "B+A", "dose": 1.0},
+    "control": {"perturbation": "control"},
+    "dose alone": {"dose": 0.5},
+    "cell type": {"labels": "type_1"},
+    "batch": {"batch": "batch_1"},
+    "everything": {"perturbation": "B", "dose": 0.5, "labels": "type_0", "batch": "batch_0"},
+    "nothing": {},
+    "expected counts": {"perturbation": "A", "dose": 2.0, "output": "rate"},
+    "normalized": {"perturbation": "A+B", "dose": 2.0, "output": "normalized"},
+    "latent": {"perturbation": "A", "dose": 0.5, "output": "latent"},
+    "draws": {"perturbation": "A", "dose": 2.0, "n_samples": 2},
+    "a part of the effect": {"perturbation": "A", "dose": 2.0, "strength": 0.4},
+    "beyond the effect": {"perturbation": "B", "dose": 0.5, "strength": 1.3, "output": "rate"},
+    "no effect": {"perturbation": "B", "strength": 0.0},
+    "guidance": {"perturbation": "A", "dose": 2.0, "guidance_scale": 1.7},
+    "no heterogeneity": {"perturbation": "A", "dose": 2.0, "heterogeneity": 0.0},
+    "some heterogeneity": {"perturbation": "A", "dose": 2.0, "heterogeneity": 0.4, "output": "rate"},
+    "euler": {"perturbation": "A", "dose": 2.0, "solver": ("euler", 7)},
+    "heun": {"perturbation": "A", "dose": 2.0, "solver": ("heun", 3)},
+    "rk4": {"perturbation": "A", "dose": 2.0, "solver": ("rk4", 1)},
+    "midpoint": {"perturbation": "A", "dose": 2.0, "solver": ("midpoint", 20)},
+    "several": {"perturbation": ["B", "A+B", "control"], "dose": 0.5},
+    "several, expected and partial": {"perturbation": ["A", "B"], "output": "rate", "strength": 0.7},
+    "several latents": {"perturbation": ("A", "B"), "labels": "type_1", "output": "latent"},
+    "several without an effect": {"perturbation": ["A", "B"], "strength": 0.0},
+}
+
+
+def _with_solver(asked: dict[str, Any]) -> dict[str, Any]:
+    from cfmvc_scvi.config import SolverConfig
+
+    return {name: SolverConfig(*value) if name == "solver" else value for name, value in asked.items()}
+
+
+@pytest.fixture(params=ASKED.values(), ids=ASKED)
+def asked(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """One of the questions."""
+    return _with_solver(request.param)
+
+
+@pytest.fixture
+def all_asked() -> dict[str, dict[str, Any]]:
+    """All of them by name."""
+    return {name: _with_solver(each) for name, each in ASKED.items()}
+
+
+@pytest.fixture
+def assert_same() -> Callable[..., None]:
+    """Compare what an exported model predicts with what the model does."""
+    return _assert_same
+
+
+def _assert_same(answer, expected: ad.AnnData) -> None:
+    """All that a prediction holds, to 1e-5 of log1p counts and of latents; names, conditions and provenance alike."""
+    if expected.X is None:
+        assert answer.X is None
+    else:
+        matrix = expected.X.toarray() if sparse.issparse(expected.X) else expected.X
+        assert sparse.issparse(answer.X) == sparse.issparse(expected.X)
+        np.testing.assert_allclose(np.log1p(answer.dense), np.log1p(matrix), atol=1e-5)
+    assert set(answer.layers) == set(expected.layers)
+    for name, layer in expected.layers.items():
+        mine, theirs = (each.toarray() if sparse.issparse(each) else each for each in (answer.layers[name], layer))
+        np.testing.assert_allclose(np.log1p(mine), np.log1p(theirs), atol=1e-5)
+    assert set(answer.obsm) == {key for key in expected.obsm if key.startswith("X_")}
+    for key, latent in answer.obsm.items():
+        np.testing.assert_allclose(latent, expected.obsm[key], atol=1e-5)
+    told = {"source_condition", "target_condition", "source_context", "target_context", "draw"}
+    assert set(answer.obs) == told & set(expected.obs)
+    for column, values in answer.obs.items():
+        assert list(values) == list(expected.obs[column]), column
+    assert list(answer.obs_names) == list(expected.obs_names) and list(answer.var_names) == list(expected.var_names)
+    left_out = {"versions", "created"}
+    mine, theirs = answer.uns["cfmvc"], expected.uns["cfmvc"]
+    assert {key: mine[key] for key in mine.keys() - left_out} == {key: theirs[key] for key in theirs.keys() - left_out}

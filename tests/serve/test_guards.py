@@ -10,7 +10,7 @@ import pytest
 
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.serve.config import TOKEN_VARIABLE, Limits, ServeConfig
-from cfmvc_scvi.serve.middleware import Authentication, BodyGuard, Slots
+from cfmvc_scvi.serve.middleware import Authentication, BodyGuard, LocalNames, Slots
 
 TOKEN = "s3cret-s3cret-s3cret"
 
@@ -64,8 +64,27 @@ def test_with_the_token_and_for_the_health_check_the_way_is_free() -> None:
     app = Authentication(echo, TOKEN)
     header = (b"authorization", f"Bearer {TOKEN}".encode())
     assert called(app, headers=[header], chunks=[b"x"])[0] == 200
-    assert called(app, path="/healthz", chunks=[b"x"])[0] == 200
+    assert called(app, path="/healthz", method="GET", chunks=[b"x"])[0] == 200
+    assert called(app, path="/healthz", chunks=[b"x"])[0] == 401  # with a body, it is not that check
     assert called(Authentication(echo, None), chunks=[b"x"])[0] == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "127.3.2.1"])
+def test_without_a_token_this_machine_is_asked_by_its_own_names(host: str) -> None:
+    assert called(LocalNames(echo), headers=[(b"host", host.encode())], chunks=[b"x"])[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example:8000", "localhost.evil", "10.0.0.7", "", "[", "[::2]"]
+)
+def test_without_a_token_a_page_that_calls_itself_this_machine_gets_nowhere(host: str) -> None:
+    status, body, read = called(LocalNames(unreachable), headers=[(b"host", host.encode())], chunks=[b"x"])
+    assert status == 403 and read == 0 and b"localhost" in body
+    assert called(LocalNames(unreachable), chunks=[b"x"])[0] == 403
+    assert (
+        called(LocalNames(echo), path="/healthz", method="GET", headers=[(b"host", host.encode())], chunks=[b""])[0]
+        == 200
+    )
 
 
 def test_a_body_is_read_no_further_than_allowed() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from cfmvc_scvi._optional import require_extra
-from cfmvc_scvi.errors import CFMVCError
+from cfmvc_scvi.config import SolverConfig
+from cfmvc_scvi.errors import CFMVCError, DataError
 from cfmvc_scvi.wire import NPZ, read_npz, write_npz
 
 __all__ = ["Client", "ServiceError"]
@@ -22,22 +24,25 @@ __all__ = ["Client", "ServiceError"]
 _TOKEN_VARIABLE = "CFMVC_SCVI_TOKEN"
 _LARGEST_ANSWER = 2**32
 
+#: Header and arrays of a message.
+Answer: TypeAlias = tuple[dict[str, Any], dict[str, NDArray]]
+
 
 class ServiceError(CFMVCError, RuntimeError):
-    """The service did not answer; the message is its own.
+    """The service did not answer; the message is its own where it was reached.
 
     Parameters
     ----------
-    status
-        Of HTTP.
     text
-        What the service said.
+        What the service said, or why it was not reached.
+    status
+        Of HTTP; None if it was not reached.
     request_id
         By which the log of the service has it.
     """
 
-    def __init__(self, status: int, text: str, request_id: str) -> None:
-        super().__init__(f"{text} (status {status}, request {request_id})")
+    def __init__(self, text: str, status: int | None = None, request_id: str | None = None) -> None:
+        super().__init__(text if status is None else f"{text} (status {status}, request {request_id})")
         self.status, self.request_id = status, request_id
 
 
@@ -76,8 +81,9 @@ class Client:
     ) -> None:
         token = token or os.environ.get(_TOKEN_VARIABLE)
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        httpx = require_extra("httpx", "client")
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+        self._httpx = require_extra("httpx", "client")
+        self._url = url
+        self._http = self._httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
         self._cells_at_a_time = cells_at_a_time
         self._card: dict[str, Any] | None = None
 
@@ -102,9 +108,7 @@ class Client:
             If the service does not answer.
         """
         if self._card is None:
-            response = self._http.get("/v1/model")
-            _check(response)
-            self._card = response.json()
+            self._card = self._answer("GET", "/v1/model").json()
         return self._card
 
     def encode(
@@ -129,11 +133,15 @@ class Client:
         ------
         ServiceError
             If the service does not answer, or refuses the cells.
+        DataError
+            If there is no such part, or a column that the model reads lacks values.
         """
-        answers = [self._ask("/v1/encode", block, {"pad_missing": pad_missing}) for block in self._blocks(adata)]
         n = self.model()["n_intrinsic"]
-        columns = {"intrinsic": slice(0, n), "technical": slice(n, None), "both": slice(None)}[part]
-        return np.concatenate([arrays["mean"] for _, arrays in answers])[:, columns]
+        columns = {"intrinsic": slice(0, n), "technical": slice(n, None), "both": slice(None)}
+        if part not in columns:
+            raise DataError(f"part is {part!r}; choose one of {', '.join(columns)}.")
+        answers = [self._ask("/v1/encode", block, {"pad_missing": pad_missing}) for block in self._blocks(adata)]
+        return np.concatenate([arrays["mean"] for _, arrays in answers])[:, columns[part]]
 
     def counterfactual(
         self,
@@ -144,9 +152,13 @@ class Client:
         labels: str | None = None,
         batch: str | None = None,
         output: Literal["counts", "rate", "normalized", "latent"] = "counts",
+        n_samples: int = 1,
         seed: int = 0,
+        strength: float = 1.0,
+        guidance_scale: float = 1.0,
+        heterogeneity: float = 1.0,
+        solver: SolverConfig | None = None,
         pad_missing: bool = False,
-        **options: Any,
     ) -> AnnData:
         """Predict what these very cells would look like under another condition.
 
@@ -154,13 +166,10 @@ class Client:
         ----------
         adata
             Cells with raw counts in X and the columns of the model.
-        perturbation, dose, labels, batch, output, seed
+        perturbation, dose, labels, batch, output, n_samples, seed, strength, guidance_scale, heterogeneity, solver
             As of `CFMVC.predict_counterfactual`.
         pad_missing
             Count genes of the model that the cells lack as zero.
-        **options
-            Further ones of the service: `strength`, `guidance_scale`, `heterogeneity`, and `solver`, a mapping with
-            ``method`` and ``n_steps``.
 
         Returns
         -------
@@ -170,50 +179,82 @@ class Client:
         ------
         ServiceError
             If the service does not answer, or refuses cells or question.
+        DataError
+            If a column that the model reads lacks values.
         """
-        asked = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
-        asked |= {"seed": seed, "pad_missing": pad_missing, **options}
+        asked: dict[str, Any] = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch}
+        scales = {"strength": strength, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
+        asked |= scales | {"output": output, "n_samples": n_samples, "seed": seed, "pad_missing": pad_missing}
+        asked["solver"] = None if solver is None else asdict(solver)
         header = {name: value for name, value in asked.items() if value is not None}
-        answers = [self._ask("/v1/counterfactual", block, header) for block in self._blocks(adata)]
-        told, genes = answers[0][0], answers[0][0]["genes"]
-        matrices = [_matrix(arrays, len(genes)) for _, arrays in answers]
-        obs = adata.obs[[column for column in adata.obs if not str(column).startswith("_scvi")]].copy()
-        for name in told["obs"]:
-            obs[name] = [value for header, _ in answers for value in header["obs"][name]]
-        var = pd.DataFrame(index=genes)
-        if matrices[0] is None:
-            result = AnnData(obs=obs, var=var)
-        else:
-            stack = sp.vstack if sp.issparse(matrices[0]) else np.concatenate
-            result = AnnData(stack(matrices), obs, var)
-        result.obsm["X_cfmvc"] = np.concatenate([arrays["latent"] for _, arrays in answers])
-        after = np.concatenate([arrays["counterfactual_latent"] for _, arrays in answers])
-        result.obsm["X_cfmvc_counterfactual"] = after
-        result.uns["cfmvc"] = told["provenance"]
-        return result
+        return _assembled(adata, [self._ask("/v1/counterfactual", block, header) for block in self._blocks(adata)])
 
     def _blocks(self, adata: AnnData) -> list[AnnData]:
         size = self._cells_at_a_time
         return [adata[start : start + size] for start in range(0, max(adata.n_obs, 1), size)]
 
-    def _ask(self, route: str, cells: AnnData, header: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, NDArray]]:
+    def _answer(self, method: str, route: str, **content: Any) -> Any:
+        try:
+            response = self._http.request(method, route, **content)
+        except self._httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise ServiceError(f"no answer from {self._url}: {reason}; is the service running there?") from error
+        _check(response)
+        return response
+
+    def _ask(self, route: str, cells: AnnData, header: Mapping[str, Any]) -> Answer:
         columns = self.model()["columns"]
         named = [columns[name] for name in ("perturbation", "dose", "labels", "batch", "sample")]
         wanted = [*(name for name in named if name), *columns["categories"], *columns["continuous"]]
-        obs = {name: _plain(cells.obs[name]) for name in wanted if name in cells.obs}
+        obs = {name: _plain(cells, name) for name in wanted if name in cells.obs}
         names, genes = ([str(name) for name in index] for index in (cells.obs_names, cells.var_names))
         counts = sp.csr_matrix(cells.X, dtype=np.float32)
         arrays = {"data": counts.data, "indices": counts.indices, "indptr": counts.indptr}
         if not counts.nnz:
             arrays = {"counts": counts.toarray()}
         body = write_npz({**header, "obs": obs, "names": names, "genes": genes}, arrays)
-        response = self._http.post(route, content=body, headers={"content-type": NPZ})
-        _check(response)
+        response = self._answer("POST", route, content=body, headers={"content-type": NPZ})
         return read_npz(response.content, _LARGEST_ANSWER)
 
 
-def _plain(column: Any) -> list[Any]:
-    return [value.item() if isinstance(value, np.generic) else value for value in column.tolist()]
+def _assembled(adata: AnnData, answers: Sequence[Answer]) -> AnnData:
+    """Return the answers to blocks of cells below each other; all cells of a draw before those of the next."""
+    told, genes = answers[0][0], answers[0][0]["genes"]
+    n_draws = told["provenance"]["arguments"]["n_samples"]
+    numbers = np.concatenate([np.arange(len(header["names"])).reshape(n_draws, -1) for header, _ in answers], axis=1)
+    block = np.repeat(np.arange(len(answers)), [len(header["names"]) // n_draws for header, _ in answers])
+    starts = np.cumsum([0, *(len(header["names"]) for header, _ in answers)])
+    order = (starts[block] + numbers).ravel()
+
+    def column(values: Iterable[Sequence[Any]]) -> list[Any]:
+        together = [value for part in values for value in part]
+        return [together[row] for row in order]
+
+    obs = adata.obs[[name for name in adata.obs if not str(name).startswith("_scvi")]]
+    obs = obs.iloc[np.tile(np.arange(adata.n_obs), n_draws)].copy()
+    obs.index = pd.Index(column(header["names"] for header, _ in answers))
+    for name in told["obs"]:
+        obs[name] = column(header["obs"][name] for header, _ in answers)
+    matrices = [_matrix(arrays, len(genes)) for _, arrays in answers]
+    matrix = None
+    if matrices[0] is not None:
+        matrix = (sp.vstack(matrices, format="csr") if sp.issparse(matrices[0]) else np.concatenate(matrices))[order]
+    result = AnnData(matrix, obs, pd.DataFrame(index=genes))
+    for key, name in (("X_cfmvc", "latent"), ("X_cfmvc_counterfactual", "counterfactual_latent")):
+        result.obsm[key] = np.concatenate([arrays[name] for _, arrays in answers])[order]
+    result.uns["cfmvc"] = told["provenance"]
+    return result
+
+
+def _plain(cells: AnnData, name: str) -> list[Any]:
+    """Return a column as values that JSON has; DataError if some are missing."""
+    column = cells.obs[name]
+    missing = cells.obs_names[column.isna().to_numpy()]
+    if len(missing):
+        listed = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise DataError(f"{len(missing)} cells have no value in obs[{name!r}]: {listed}; label or remove them")
+    values = [value.item() if isinstance(value, np.generic) else value for value in column.tolist()]
+    return [value if isinstance(value, str | int | float) else str(value) for value in values]
 
 
 def _matrix(arrays: Mapping[str, NDArray], n_genes: int) -> Any:
@@ -233,4 +274,4 @@ def _check(response: Any) -> None:
         text, request_id = str(told["error"]), str(told["request_id"])
     except (KeyError, TypeError, ValueError):
         text, request_id = response.text[:200], response.headers.get("x-request-id", "unknown")
-    raise ServiceError(response.status_code, text, request_id)
+    raise ServiceError(text, response.status_code, request_id)

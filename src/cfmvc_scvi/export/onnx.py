@@ -21,7 +21,7 @@ from cfmvc_scvi.model import CFMVC
 from cfmvc_scvi.model.torch_networks import TorchNetworks
 from cfmvc_scvi.runtime import Bundle, Card, Columns
 from cfmvc_scvi.runtime.files import write_export
-from cfmvc_scvi.runtime.onnx_networks import DECODER_FILE, ENCODER_FILE, field_file
+from cfmvc_scvi.runtime.onnx_networks import DECODER_FILE, ENCODER_FILE, field_file, onnx_runtime
 
 __all__ = ["as_bundle", "to_onnx"]
 
@@ -75,7 +75,7 @@ def to_onnx(
         If the extra ``onnx`` is not installed.
     """
     require_extra("onnx", "onnx")
-    require_extra("onnxruntime", "onnx")
+    onnx_runtime("onnx")
     if not solvers or not set(solvers) <= set(get_args(Method)):
         raise DataError(f"solvers is {list(solvers)}; choose one or more of {', '.join(get_args(Method))}.")
     original = as_bundle(model, solvers)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,8 +172,17 @@ def asked_contexts(known: Known, labels: str | None, sample: str | None) -> NDAr
     return codes
 
 
-def levels(known: Known, own: Groups, wanted: Groups) -> dict[Group, Level]:
+def levels(
+    known: Known, own: Groups, wanted: Groups, kept: MutableMapping[Group, Level] | None = None
+) -> dict[Group, Level]:
     """Return the level of each group asked for, of cells that are to change.
+
+    Parameters
+    ----------
+    known, own, wanted
+        The model, the groups of cells, and those asked for.
+    kept
+        Levels found before, which grows.
 
     Raises
     ------
@@ -181,12 +191,14 @@ def levels(known: Known, own: Groups, wanted: Groups) -> dict[Group, Level]:
     DataError
         If features are to tell of a part, and fewer than three perturbations were seen by themselves.
     """
-    found = {}
-    for before, after in own.pairs(wanted):
-        if before != after:
-            level_of(known, before)
-            found[after] = level_of(known, after)
-    return found
+    kept = {} if kept is None else kept
+    changes = [pair for pair in own.pairs(wanted) if pair[0] != pair[1]]
+    found: dict[Group, Level] = {}
+    for group in chain.from_iterable(changes):
+        if group not in found:
+            found[group] = kept[group] if group in kept else level_of(known, group)
+            kept[group] = found[group]
+    return {after: found[after] for _, after in changes}
 
 
 def level_of(known: Known, group: Group) -> Level:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -21,47 +20,24 @@ from cfmvc_scvi.model.engine import Engine
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.networks import Networks
 from cfmvc_scvi.model.plan import Observation
-from cfmvc_scvi.model.prediction import Parts, answered, draw_names, gathered, group_names, provenance
-from cfmvc_scvi.model.question import Change, Known, asked_groups, levels
+from cfmvc_scvi.model.prediction import answered, gathered
+from cfmvc_scvi.model.question import Change, Known, asked_groups, asked_perturbations, levels
 from cfmvc_scvi.model.reference import Reference
+from cfmvc_scvi.runtime.asked import Asked, named_groups, prediction_of
 from cfmvc_scvi.runtime.card import Card
-from cfmvc_scvi.runtime.cells import Cells, Prediction, encoded
+from cfmvc_scvi.runtime.cells import Cells, Prediction, Taken, encoded
 from cfmvc_scvi.runtime.files import read_export
 from cfmvc_scvi.runtime.onnx_networks import OnnxNetworks
 from cfmvc_scvi.runtime.question import Output, Question, Settings
 
-__all__ = ["Asked", "Bundle"]
+__all__ = ["Bundle"]
 
 Array = NDArray[np.float64]
 
 _CELLS_AT_A_TIME = 1024
+_KEPT_LEVELS = 64
 _KEPT = 4  # kinds of question whose intermediate results are kept for the next of their kind
 _TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Checked cells with the condition that they shall have.
-
-    Attributes
-    ----------
-    cells
-        With their own groups, and those that they are taken to.
-    wanted
-        The groups asked for: those that they are taken to, unless no effect is asked for.
-    levels
-        Expected level of each group asked for, of cells that change.
-    question
-        What was asked.
-    settings
-        How it is answered.
-    """
-
-    cells: CellBatch
-    wanted: Groups
-    levels: dict[Group, Level]
-    question: Question
-    settings: Settings
 
 
 class Bundle:
@@ -95,6 +71,7 @@ class Bundle:
         has_doses = card.columns.dose is not None
         self.known = Known(vocabulary, reference, tuple(card.labels), tuple(card.batches), samples, has_doses)
         self._golden = golden
+        self._levels: BoundedDict[Group, Level] = BoundedDict(_KEPT_LEVELS)
         self._observations: BoundedDict[Settings, list[Observation]] = BoundedDict(_KEPT)
 
     @classmethod
@@ -170,13 +147,28 @@ class Bundle:
         UnknownConditionError
             If a column or a category is unknown.
         """
-        counts, inputs = encoded(self.card, cells, pad_missing)
+        return self.moments([self.take(cells, pad_missing=pad_missing)])[0]
+
+    def take(self, cells: Any, *, pad_missing: bool = False) -> Taken:
+        """Check cells and return their counts and codes, for `moments`; arguments and errors as of `encode`."""
+        return encoded(self.card, cells, pad_missing)
+
+    def moments(self, taken: Sequence[Taken]) -> list[tuple[Array, Array]]:
+        """Encode several sets of cells together: each gets the mean and standard deviation that it would get alone.
+
+        Parameters
+        ----------
+        taken
+            What `take` returned of each, at least one.
+        """
+        counts = sp.vstack([each for each, _ in taken], format="csr")
+        inputs = {key: np.concatenate([each[key] for _, each in taken]) for key in taken[0][1]}
         blocks = [
             self.networks.posterior(counts[rows], {key: value[rows] for key, value in inputs.items()})
-            for rows in _slices(counts.shape[0], _CELLS_AT_A_TIME)
+            for rows in _slices(counts.shape[0])
         ]
         mean, sd = (np.concatenate(part) for part in zip(*blocks, strict=True))
-        return mean, sd
+        return [(mean[rows], sd[rows]) for rows in _rows_of([each.shape[0] for each, _ in taken])]
 
     def latent(
         self, cells: Any, part: Literal["intrinsic", "technical", "both"] = "intrinsic", *, pad_missing: bool = False
@@ -207,7 +199,7 @@ class Bundle:
         self,
         cells: Any,
         *,
-        perturbation: str | None = None,
+        perturbation: str | Sequence[str] | None = None,
         dose: float | None = None,
         labels: str | None = None,
         batch: str | None = None,
@@ -261,14 +253,20 @@ class Bundle:
     def ask(self, cells: Any, question: Question, *, pad_missing: bool = False) -> Asked:
         """Check cells and what is asked of them; arguments and errors as of `counterfactual`."""
         settings = question.settings(self.card.solvers)
-        change = Change(self.known, question.perturbation, question.dose, question.labels, question.batch)
-        counts, inputs = encoded(self.card, cells, pad_missing)
+        changes = {
+            name: Change(self.known, perturbation, question.dose, question.labels, question.batch)
+            for name, perturbation in asked_perturbations(question.perturbation).items()
+        }
+        counts, inputs = self.take(cells, pad_missing=pad_missing)
         names = np.array([str(name) for name in cells.obs_names], dtype=object)
-        own = change.own(inputs)
-        wanted = change.wanted(own)
-        taken_to = asked_groups(self.known, own, wanted, settings.strength)
-        known = levels(self.known, own, wanted)
-        return Asked(CellBatch(inputs, counts, names, own, taken_to), wanted, known, question, settings)
+        own = next(iter(changes.values())).own(inputs)
+        wanted = {name: change.wanted(own) for name, change in changes.items()}
+        taken_to = {name: asked_groups(self.known, own, each, settings.strength) for name, each in wanted.items()}
+        known: dict[Group, Level] = {}
+        for each in wanted.values():
+            known |= levels(self.known, own, each, self._levels)
+        batch = CellBatch(inputs, counts, names, own, next(iter(taken_to.values())))
+        return Asked(batch, wanted, taken_to, known, question, settings)
 
     def answer(self, asked: Sequence[Asked]) -> list[Prediction]:
         """Answer questions of the same settings together: each gets what it would get alone.
@@ -281,26 +279,35 @@ class Bundle:
         Raises
         ------
         DataError
-            If their settings differ.
+            If their settings differ, or the names of their answers where several perturbations are asked for.
         NonFiniteError
             If the ODE leaves the finite numbers; of one, for all.
         """
         settings = asked[0].settings
-        if any(each.settings != settings for each in asked):
-            raise DataError("questions that are answered together must have the same settings.")
+        if any(each.settings != settings or each.taken_to.keys() != asked[0].taken_to.keys() for each in asked):
+            raise DataError("questions that are answered together must have the same settings and names of answers.")
         observations = self._observations_of(settings)
         engine = observations[0].engine
         before = engine.solved
         together = asked[0].cells if len(asked) == 1 else CellBatch.concatenate([each.cells for each in asked])
-        rows = np.arange(len(together.names))
-        batches = (together.take(rows[part]) for part in _slices(len(rows)))
-        everything = gathered(answered(each, {None: each.wanted}, observations, settings.output) for each in batches)
+        wanted, taken_to = (
+            {name: Groups.concatenate([getattr(each, place)[name] for each in asked]) for name in asked[0].wanted}
+            for place in ("wanted", "taken_to")
+        )
+        parts = (np.arange(len(together.names))[part] for part in _slices(len(together.names)))
+        everything = gathered(
+            answered(
+                together.take(rows),
+                {name: groups.take(rows) for name, groups in taken_to.items()},
+                observations,
+                settings.output,
+            )
+            for rows in parts
+        ) | named_groups(self.known, together.own, wanted)
         solved = engine.solved[0] - before[0], engine.solved[1] - before[1]
-        ends = np.cumsum([len(each.cells.names) for each in asked])
-        starts = ends - [len(each.cells.names) for each in asked]
         return [
-            self._prediction(each, {place: values[start:end] for place, values in everything.items()}, solved)
-            for each, start, end in zip(asked, starts, ends, strict=True)
+            prediction_of(self.card, each, {place: values[rows] for place, values in everything.items()}, solved)
+            for each, rows in zip(asked, _rows_of([len(each.cells.names) for each in asked]), strict=True)
         ]
 
     def check(self) -> float:
@@ -346,27 +353,11 @@ class Bundle:
             ]
         return self._observations[settings]
 
-    def _prediction(self, asked: Asked, parts: Parts, solved: tuple[int, int]) -> Prediction:
-        n_draws, names = asked.settings.n_samples, asked.cells.names
-        obs: dict[str, NDArray] = {}
-        for prefix, groups in (("source", asked.cells.own), ("target", asked.wanted)):
-            for kind, values in zip(("condition", "context"), group_names(self.known, groups), strict=True):
-                obs[f"{prefix}_{kind}"] = np.tile(values, n_draws)
-        if n_draws > 1:
-            obs["draw"] = np.repeat(np.arange(n_draws), len(names))
-        draws = [values for place, values in parts.items() if not place.startswith("obsm/")]
-        matrix: Any = None
-        if draws:
-            matrix = sp.vstack(draws, format="csr") if asked.settings.output == "counts" else draws[0]
-        obsm = {
-            place.removeprefix("obsm/"): np.tile(values, (n_draws, 1))
-            for place, values in parts.items()
-            if place.startswith("obsm/")
-        }
-        arguments = asked.question.arguments(asked.settings)
-        told = provenance(asked.settings.solver, solved, asked.levels.values(), self.card.versions, arguments)
-        all_names = np.array(draw_names(names, n_draws), dtype=object)
-        return Prediction(matrix, obs, all_names, np.array(self.genes, dtype=object), obsm, {"cfmvc": told})
+
+def _rows_of(lengths: Sequence[int]) -> list[slice]:
+    """Return the rows of each of several tables of these lengths below each other."""
+    ends = np.cumsum(lengths)
+    return [slice(end - length, end) for length, end in zip(lengths, ends, strict=True)]
 
 
 def _slices(n_cells: int, most: int = _CELLS_AT_A_TIME) -> list[slice]:

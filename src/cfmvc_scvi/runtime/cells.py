@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,7 +24,10 @@ from cfmvc_scvi.data._text import counted, distinct, listing
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.runtime.card import Card
 
-__all__ = ["Cells", "Prediction", "encoded"]
+__all__ = ["Cells", "Prediction", "Taken", "encoded"]
+
+#: Counts `(cells, genes)` in the order of the model's genes, and codes of the columns that the networks read.
+Taken: TypeAlias = tuple[sp.csr_matrix, dict[str, NDArray]]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Prediction:
         ``X_cfmvc`` and ``X_cfmvc_counterfactual``, float32 intrinsic latents.
     uns
         ``cfmvc``: provenance.
+    layers
+        Of several perturbations, the matrix of each by its name, and X is None.
     """
 
     X: sp.csr_matrix | NDArray[np.float32] | None
@@ -98,16 +103,17 @@ class Prediction:
     var_names: NDArray[np.object_]
     obsm: dict[str, NDArray[np.float32]]
     uns: dict[str, Any]
+    layers: dict[str, sp.csr_matrix | NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def dense(self) -> NDArray:
         """X as an array; DataError where there is none."""
         if self.X is None:
-            raise DataError("only latents were asked for: there is no matrix")
+            raise DataError("only latents were asked for, or several perturbations, which are in layers: there is no X")
         return np.asarray(self.X.toarray() if isinstance(self.X, sp.csr_matrix) else self.X)
 
 
-def encoded(card: Card, cells: Any, pad_missing: bool) -> tuple[sp.csr_matrix, dict[str, NDArray]]:
+def encoded(card: Card, cells: Any, pad_missing: bool) -> Taken:
     """Check cells, and return their counts in the order of the model's genes and the codes of their columns.
 
     Parameters
@@ -179,8 +185,9 @@ def _codes(cells: Any, column: str | None, names: Sequence[str]) -> NDArray[np.i
 
 def _numbers(cells: Any, column: str) -> NDArray[np.float32]:
     try:
-        values = np.asarray(cells.obs[column], dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+            values = np.asarray(cells.obs[column], dtype=np.float64).astype(np.float32)
+    except (OverflowError, TypeError, ValueError) as error:
         raise DataError(f"obs[{column!r}] is a continuous covariate, but not all its values are numbers") from error
     wrong = np.flatnonzero(~np.isfinite(values))
     if len(wrong):

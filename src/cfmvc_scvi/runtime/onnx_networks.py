@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from cfmvc_scvi.errors import NonFiniteError
 from cfmvc_scvi.model.networks import Inputs, Solved
 from cfmvc_scvi.runtime.card import Card
 
-__all__ = ["DECODER_FILE", "ENCODER_FILE", "OnnxNetworks", "field_file"]
+__all__ = ["DECODER_FILE", "ENCODER_FILE", "OnnxNetworks", "field_file", "onnx_runtime"]
 
 Array = NDArray[np.float64]
 
@@ -27,6 +28,15 @@ _EVALUATIONS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4}  # of the veloci
 def field_file(method: str) -> str:
     """Return the name of the file with the field and the solver's loop around it."""
     return f"field_{method}.onnx"
+
+
+def onnx_runtime(extra: str = "runtime") -> Any:
+    """Return ONNX Runtime, imported so that it reports nothing to its makers; MissingExtraError if not installed.
+
+    Its wheels send telemetry unless this variable of the environment is set before the import; one that is set stays.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return require_extra("onnxruntime", extra)
 
 
 class OnnxNetworks:
@@ -90,7 +100,7 @@ class _Graph:
     """One ONNX graph: arrays by name in, a list of arrays out; numbers in double precision, codes as integers."""
 
     def __init__(self, content: bytes, n_threads: int) -> None:
-        runtime = require_extra("onnxruntime", "runtime")
+        runtime = onnx_runtime()
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = n_threads, 1
         # memory that grows with the largest batch and stays would not be flat in a server

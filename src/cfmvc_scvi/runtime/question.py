@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from cfmvc_scvi.config import SolverConfig
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.model.prediction import chosen_seed
-from cfmvc_scvi.model.question import check_output, check_scales
+from cfmvc_scvi.model.question import asked_perturbations, check_output, check_scales
 
 __all__ = ["Output", "Question", "Settings"]
 
@@ -38,7 +39,7 @@ class Question:
         As the arguments of `CFMVC.predict_counterfactual`.
     """
 
-    perturbation: str | None = None
+    perturbation: str | Sequence[str] | None = None
     dose: float | None = None
     labels: str | None = None
     batch: str | None = None
@@ -65,12 +66,13 @@ class Question:
         UnsupportedError
             If the method of the ODE was not exported.
         """
-        if self.perturbation is not None and not isinstance(self.perturbation, str):
-            raise UnsupportedError("an exported model answers one perturbation at a time; ask for each by itself")
         check_output(self.output)
         check_scales(self.heterogeneity, self.guidance_scale, self.strength, self.batch)
-        if self.n_samples < 1 or (self.n_samples > 1 and self.output != "counts"):
-            raise DataError(f"n_samples is {self.n_samples}; more than one draw goes with output='counts'.")
+        alone = self.output == "counts" and None in asked_perturbations(self.perturbation)
+        if self.n_samples < 1 or (self.n_samples > 1 and not alone):
+            raise DataError(
+                f"n_samples is {self.n_samples}; more than one draw goes with one perturbation and output='counts'."
+            )
         if self.solver.n_steps < 1:
             raise DataError(f"n_steps is {self.solver.n_steps}; pass at least 1 (5 is usual)")
         if self.solver.method not in solvers:

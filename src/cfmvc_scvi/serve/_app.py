@@ -29,7 +29,7 @@ from cfmvc_scvi.serve._schema import (
 )
 from cfmvc_scvi.serve.batcher import Batcher
 from cfmvc_scvi.serve.config import Limits
-from cfmvc_scvi.serve.middleware import Authentication, BodyGuard, RequestLog, Slots
+from cfmvc_scvi.serve.middleware import Authentication, BodyGuard, LocalNames, RequestLog, Slots
 from cfmvc_scvi.serve.telemetry import Metrics
 from cfmvc_scvi.wire import ARROW, JSON, NPZ, write_npz
 
@@ -47,7 +47,9 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-def application(bundle: Bundle, token: str | None, limits: Limits, batching: bool) -> Callable[..., Any]:
+def application(
+    bundle: Bundle, token: str | None, limits: Limits, batching: bool, local_names: bool
+) -> Callable[..., Any]:
     """Return the service, its guards around the routes; parameters as of `create_app`."""
     metrics = Metrics()
     service = _Service(bundle, limits, metrics, batching)
@@ -56,7 +58,9 @@ def application(bundle: Bundle, token: str | None, limits: Limits, batching: boo
     )
     _add_routes(routes, service)
     _add_errors(routes)
-    guarded = Authentication(Slots(BodyGuard(routes, limits), limits.concurrent), token)
+    guarded: Callable[..., Any] = Authentication(Slots(BodyGuard(routes, limits), limits.concurrent), token)
+    if local_names:
+        guarded = LocalNames(guarded)
     return RequestLog(guarded, metrics, frozenset(str(getattr(route, "path", "")) for route in routes.routes))
 
 
@@ -143,29 +147,27 @@ class _Service:
         """Answer requests of one kind; in the thread of the model."""
         outcomes: list[Any] = []
         for cells, question, pad_missing in contents:
-            try:
-                if question is None:
-                    outcomes.append(self.bundle.encode(cells, pad_missing=pad_missing))
-                else:
-                    outcomes.append(self.bundle.ask(cells, question, pad_missing=pad_missing))
-            except CFMVCError as error:
-                outcomes.append(error)
-        if contents[0][1] is None:
-            return outcomes
-        asked = [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)]
-        try:
-            answers: list[Any] = self.bundle.answer([outcomes[number] for number in asked]) if asked else []
-        except CFMVCError:  # of one of them; which, is found out one by one
-            answers = [self._alone(outcomes[number]) for number in asked]
-        for number, answer in zip(asked, answers, strict=True):
+            if question is None:
+                outcomes.append(_tried(self.bundle.take, cells, pad_missing=pad_missing))
+            else:
+                outcomes.append(_tried(self.bundle.ask, cells, question, pad_missing=pad_missing))
+        together: Callable[[list[Any]], Any] = self.bundle.answer if contents[0][1] else self.bundle.moments
+        taken = [number for number, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)]
+        answers = _tried(together, [outcomes[number] for number in taken]) if taken else []
+        if isinstance(answers, Exception):  # of one of them; which, is found out one by one
+            alone = [_tried(together, [outcomes[number]]) for number in taken]
+            answers = [each if isinstance(each, Exception) else each[0] for each in alone]
+        for number, answer in zip(taken, answers, strict=True):
             outcomes[number] = answer
         return outcomes
 
-    def _alone(self, asked: Any) -> Any:
-        try:
-            return self.bundle.answer([asked])[0]
-        except CFMVCError as error:
-            return error
+
+def _tried(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Return what a function returns, or the exception that it raises: one request's fault is not the others'."""
+    try:
+        return function(*arguments, **options)
+    except Exception as error:  # noqa: BLE001  # raised where the answer is awaited
+        return error
 
 
 def _add_routes(routes: FastAPI, service: _Service) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from cfmvc_scvi.errors import DataError
 
-__all__ = ["TOKEN_VARIABLE", "Limits", "ServeConfig"]
+__all__ = ["TOKEN_VARIABLE", "Limits", "ServeConfig", "is_loopback"]
 
 TOKEN_VARIABLE = "CFMVC_SCVI_TOKEN"
 _CONFIG_VARIABLE = "CFMVC_SCVI_SERVE"
@@ -89,10 +89,7 @@ class ServeConfig:
     @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the service."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     def token(self) -> str | None:
         """Return the token of the environment.
@@ -121,3 +118,11 @@ class ServeConfig:
         """Return what `to_environment` left."""
         values = json.loads(os.environ[_CONFIG_VARIABLE])
         return cls(**{**values, "limits": Limits(**values["limits"])})
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a name or an address is one of this machine for itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from cfmvc_scvi.serve.config import Limits
+from cfmvc_scvi.serve.config import Limits, is_loopback
 from cfmvc_scvi.serve.telemetry import Metrics, logger
 
-__all__ = ["Authentication", "BodyGuard", "RequestLog", "Slots", "problem"]
+__all__ = ["Authentication", "BodyGuard", "LocalNames", "RequestLog", "Slots", "problem"]
 
 Scope = MutableMapping[str, Any]
 App = Callable[..., Any]
@@ -70,7 +70,7 @@ class RequestLog:
 
 
 class Authentication:
-    """Answers 401 to who has not the token, on every path but that of the health check, and reads nothing of a body."""
+    """Answers 401 to who has not the token, whatever is asked but the health check, and reads nothing of a body."""
 
     def __init__(self, app: App, token: str | None) -> None:
         self.app = app
@@ -78,12 +78,33 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: App, send: App) -> None:
         """Handle one request."""
-        if scope["type"] == "lifespan" or self.expected is None or scope.get("path") == OPEN_PATH:
+        if scope["type"] == "lifespan" or self.expected is None or _is_health_check(scope):
             await self.app(scope, receive, send)
         elif scope["type"] == "http" and hmac.compare_digest(_header(scope, b"authorization"), self.expected):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             await problem(scope, send, 401, "a token is needed: Authorization: Bearer ...", close=True)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+
+class LocalNames:
+    """Answers 403 to who asks by another name than one of this machine.
+
+    A page in a browser can make the name of its own site stand for 127.0.0.1 and then ask as if from there; the name
+    is what gives it away.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: App, send: App) -> None:
+        """Handle one request."""
+        if scope["type"] == "lifespan" or _is_health_check(scope) or _is_local(_header(scope, b"host")):
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            words = "a service without a token answers to localhost, 127.0.0.1 and [::1] only; set a token for others"
+            await problem(scope, send, 403, words, close=True)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
@@ -96,7 +117,7 @@ class Slots:
 
     async def __call__(self, scope: Scope, receive: App, send: App) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["path"] == OPEN_PATH:
+        if scope["type"] != "http" or _is_health_check(scope):
             await self.app(scope, receive, send)
             return
         if self.taken >= self.most:
@@ -179,6 +200,16 @@ async def problem(scope: Scope, send: App, status: int, text: str, *, close: boo
 
 def _header(scope: Scope, name: bytes) -> bytes:
     return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def _is_health_check(scope: Scope) -> bool:
+    return scope.get("path") == OPEN_PATH and scope.get("method") in ("GET", "HEAD")
+
+
+def _is_local(host: bytes) -> bool:
+    name = host.decode("latin-1")
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    return is_loopback(name)
 
 
 def _heard(receive: App, send: App) -> App:

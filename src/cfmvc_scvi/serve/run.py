@@ -48,6 +48,8 @@ def run(config: ServeConfig) -> None:
         If the extra ``serve`` is not installed.
     """
     uvicorn = require_extra("uvicorn", "serve")
+    from cfmvc_scvi.serve._connection import PatientConnection
+
     config.token()
     Bundle.load(config.bundle).check()
     config.to_environment()
@@ -57,6 +59,8 @@ def run(config: ServeConfig) -> None:
         uvicorn.run(
             "cfmvc_scvi.serve.run:worker_app",
             factory=True,
+            http=PatientConnection,
+            ws="none",
             host=config.host,
             port=config.port,
             workers=config.workers,
@@ -76,7 +80,8 @@ def worker_app() -> Callable[..., Any]:
     if _SHARED in os.environ:
         _forget_dead_workers(Path(os.environ[_SHARED]))
     bundle = Bundle.load(config.bundle, n_threads=config.n_threads)
-    return create_app(bundle, token=config.token(), limits=config.limits, batching=config.batching)
+    token = config.token()
+    return create_app(bundle, token=token, limits=config.limits, batching=config.batching, local_names=token is None)
 
 
 def _forget_dead_workers(shared: Path) -> None:

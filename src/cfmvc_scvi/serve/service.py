@@ -13,7 +13,12 @@ __all__ = ["create_app"]
 
 
 def create_app(
-    bundle: Bundle, *, token: str | None = None, limits: Limits | None = None, batching: bool = True
+    bundle: Bundle,
+    *,
+    token: str | None = None,
+    limits: Limits | None = None,
+    batching: bool = True,
+    local_names: bool = False,
 ) -> Callable[..., Any]:
     """Return the service of an exported model as an ASGI application.
 
@@ -27,6 +32,9 @@ def create_app(
         What a request may cost; None is the default of `Limits`.
     batching
         Whether concurrent requests are answered together.
+    local_names
+        Whether only requests to a loopback name or address are answered, as `run` has it where there is no token: a
+        page in a browser could ask otherwise.
 
     Raises
     ------
@@ -37,4 +45,4 @@ def create_app(
         require_extra(module, "serve")
     from cfmvc_scvi.serve._app import application
 
-    return application(bundle, token, limits or Limits(), batching)
+    return application(bundle, token, limits or Limits(), batching, local_names)

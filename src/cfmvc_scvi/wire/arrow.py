@@ -103,7 +103,7 @@ def read_arrow(content: bytes, n_genes_of: str) -> tuple[dict[str, Any], sp.csr_
         n_genes = len(header[n_genes_of])
     except DataError:
         raise
-    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as error:
+    except (pa.ArrowException, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise DataError(f"this is not a message in Arrow: {type(error).__name__}") from error
     if table.num_rows == 0 or any(column.null_count for column in table.columns):
         raise DataError("the Arrow stream has no cells, or cells without a value")

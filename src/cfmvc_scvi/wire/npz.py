@@ -34,7 +34,11 @@ def write_npz(header: Mapping[str, Any], arrays: Mapping[str, NDArray]) -> bytes
     """
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), dtype=np.uint8)
     stream = io.BytesIO()
-    np.savez_compressed(stream, **{_HEADER: text}, **arrays)  # type: ignore[arg-type]
+    # the fastest level: numpy's own writer takes the usual one, and five times as long for a tenth less
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in {_HEADER: text, **arrays}.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return stream.getvalue()
 
 
