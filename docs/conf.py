@@ -65,12 +65,13 @@ _PRIVATE = {
     "scipy.sparse._csr.csr_matrix": "scipy.sparse.csr_matrix",
 }
 _OTHERS = (
-    "anndata collections datetime lightning matplotlib mudata np numpy os pandas pathlib rich scipy scvi sklearn torch "
-    "types typing"
+    "anndata collections datetime lightning matplotlib mudata np numpy optuna os pandas pathlib pd rich scipy scvi "
+    "sklearn torch types typing"
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(_OTHERS.split())})\..*"),
-    ("py:class", "Array|NDArray|PCA|Tensor"),  # annotations of dataclasses stay unresolved texts
+    ("py:class", "AnnData|Array|NDArray|PCA|Tensor"),  # some annotations stay unresolved texts
+    ("py:class", r"cfmvc_scvi\.(model\.(networks\.Networks|reference\.Reference)|runtime\.bundle\.Asked)"),  # private
 ]
 if os.environ.get("READTHEDOCS") == "True":
     extensions.append("sphinx.ext.intersphinx")

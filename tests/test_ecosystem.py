@@ -41,6 +41,10 @@ def test_the_list_of_scverse_gets_all_it_asks_for():
     assert entry["category"] in CATEGORIES
 
 
+def test_what_support_to_expect_is_said():
+    assert "\n## Support\n" in (ROOT / "README.md").read_text()  # the list of scverse asks for it
+
+
 def test_zenodo_and_citation_agree():
     deposit = json.loads((ROOT / ".zenodo.json").read_text())
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())

@@ -27,6 +27,11 @@ def test_version(run):
     assert run("--version").output.strip() == __version__
 
 
+def test_it_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "cfmvc_scvi", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == __version__
+
+
 def test_help_loads_neither_torch_nor_scvi():
     code = (
         "import sys; from cfmvc_scvi.cli import main; sys.argv = ['cfmvc-scvi', 'train', '--help']\n"

@@ -16,6 +16,7 @@ PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 _WALK = pkgutil.walk_packages(cfmvc_scvi.__path__, "cfmvc_scvi.")
 _OF_EXTRAS = ("cfmvc_scvi.app._page", "cfmvc_scvi.serve._app")  # which import what an extra brings
 MODULES = sorted(module.name for module in _WALK if module.name not in _OF_EXTRAS)
+_OF_TISSUE = ("dose_response", "tissue", "virtual_tissue")  # whose data have places and doses
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -33,8 +34,10 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: example.name)
-def test_example_of_a_docstring(example, namespace):
+def test_example_of_a_docstring(example, namespace, request):
     example.globs.update(namespace)
+    if example.name.rpartition(".")[2] in _OF_TISSUE:
+        example.globs.update(request.getfixturevalue("tissue"))
     said = io.StringIO()
     doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(
         example, out=said.write

@@ -88,23 +88,25 @@ def _figure(draw: Any, size: tuple[float, float]) -> None:
 
 def _show(answer: app.Answer, question: app.Question) -> None:
     where = ", ".join(part for part in (question.labels, question.sample) if part)
-    st.title(f"{question.condition} in {where}" if where else question.condition)
+    what = question.condition if question.dose is None else f"{question.condition} at {question.dose:g}"
+    st.title(f"{what} in {where}" if where else what)
     _trust(answer.trust)
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Where the cells go")
         points, roles = answer.joint.obsm["X_umap"], answer.joint.obs["role"]
-        _figure(lambda ax: pl.embedding(points, roles, ax=ax, show=False), (5.2, 4.0))
+        _figure(lambda ax: pl.embedding(points, roles, ax=ax), (5.2, 4.0))
     with right:
         st.subheader("Genes that change most")
-        table = answer.effect[["gene", "control", "delta", "low", "high"]].head(200).round(2)
-        st.dataframe(table, hide_index=True, height=330, width="stretch")
+        table = answer.effect[["gene", "control", "delta", "low", "high"]].head(200)
+        numbers = {name: st.column_config.NumberColumn(format="%.2f") for name in table.columns[1:]}
+        st.dataframe(table, hide_index=True, height=330, width="stretch", column_config=numbers)
         st.caption("Mean log1p CP10k of control cells, and its change with an interval of 90 %.")
     st.subheader("Cell by cell")
     names = answer.effect["gene"].astype(str).tolist()
     genes = st.multiselect("genes", names, default=names[:6], key="genes", max_selections=12)
     if genes:
-        _figure(lambda ax: pl.distributions(answer.values(genes), genes, ax=ax, show=False), (9.5, 3.2))
+        _figure(lambda ax: pl.distributions(answer.values(genes), genes, ax=ax), (9.5, 3.2))
     if "true" in answer.cells:
         st.caption("Blue cells were measured under this condition; the model may have been trained on them.")
 

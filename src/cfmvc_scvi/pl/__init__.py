@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cfmvc_scvi.pl.benchmark import METRICS, Metric, benchmark
 from cfmvc_scvi.pl.calibration import calibration
+from cfmvc_scvi.pl.conditions import conditions
 from cfmvc_scvi.pl.delta import delta
 from cfmvc_scvi.pl.distributions import distributions
 from cfmvc_scvi.pl.dose_response import dose_response
@@ -14,6 +15,7 @@ from cfmvc_scvi.pl.history import history
 from cfmvc_scvi.pl.latent import latent
 from cfmvc_scvi.pl.skill import skill
 from cfmvc_scvi.pl.tissue import tissue
+from cfmvc_scvi.pl.trajectory import trajectory
 from cfmvc_scvi.pl.trust import trust
 from cfmvc_scvi.pl.velocity import project_velocity, velocity
 
@@ -22,6 +24,7 @@ __all__ = [
     "Metric",
     "benchmark",
     "calibration",
+    "conditions",
     "delta",
     "distributions",
     "dose_response",
@@ -34,6 +37,7 @@ __all__ = [
     "similarity",
     "skill",
     "tissue",
+    "trajectory",
     "trust",
     "velocity",
 ]

@@ -34,24 +34,29 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     return {name: ROLES.get(name) or free[others.index(name) % len(free)] for name in names}
 
 
-def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """Return `ax`, or the axes of a new figure of `size` inches."""
-    return plt.subplots(figsize=size, layout="constrained")[1] if ax is None else ax
+def new_axes(ax: Axes | None, size: tuple[float, float]) -> tuple[Axes, bool]:
+    """Return `ax`, or the axes of a new figure of `size` inches, and whether the figure is our own."""
+    return (plt.subplots(figsize=size, layout="constrained")[1], True) if ax is None else (ax, False)
 
 
-def panels(axes: Sequence[Axes] | None, n_panels: int, size: tuple[float, float], n_columns: int) -> list[Axes]:
-    """Return the axes given, one per panel, or those of a new figure; `size` is that of a panel, in inches."""
+def panels(
+    axes: Sequence[Axes] | None, n_panels: int, size: tuple[float, float], n_columns: int
+) -> tuple[list[Axes], bool]:
+    """Return the axes given, one per panel, or those of a new figure, and whether the figure is our own.
+
+    `size` is that of a panel, in inches.
+    """
     if axes is not None:
         if len(axes) != n_panels:
             raise DataError(f"axes has {len(axes)} axes for {n_panels} panels; give one for each, or none.")
-        return list(axes)
+        return list(axes), False
     n_columns = min(n_columns, n_panels)
     n_rows = -(-n_panels // n_columns)
     figsize = (size[0] * n_columns, size[1] * n_rows)
     grid = plt.subplots(n_rows, n_columns, figsize=figsize, layout="constrained", squeeze=False)[1].ravel()
     for unused in grid[n_panels:]:
         unused.remove()
-    return list(grid[:n_panels])
+    return list(grid[:n_panels]), True
 
 
 def plain(ax: Axes) -> None:
@@ -68,9 +73,13 @@ def figure_of(ax: Axes) -> Figure:
     return figure
 
 
-def finish(ax: Axes, show: bool | None, save: str | os.PathLike[str] | None) -> None:
-    """Save the figure of `ax` at 200 dots per inch, and show it: by default only where matplotlib is interactive."""
+def finish(ax: Axes, show: bool | None, save: str | os.PathLike[str] | None, own: bool) -> None:
+    """Save the figure of `ax` at 200 dots per inch, and show it.
+
+    By default a figure of our `own` is shown where matplotlib is interactive, and one of the caller's is not: there may
+    be more to draw on it.
+    """
     if save is not None:
         figure_of(ax).savefig(save, dpi=200)
-    if matplotlib.is_interactive() if show is None else show:
+    if (own and matplotlib.is_interactive()) if show is None else show:
         plt.show()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from cfmvc_scvi._keys import METRICS, Metric
 from cfmvc_scvi.errors import UnknownConditionError
@@ -44,7 +45,7 @@ def benchmark(
     axes
         One axes for each panel; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -74,7 +75,7 @@ def benchmark(
         missing = f"not there: {', '.join(absent)}" if absent else "nothing to draw"
         rows, columns = (", ".join(map(str, names)) for names in (table.index, table.columns))
         raise UnknownConditionError(f"{missing}; rows: {rows}; columns: {columns}.")
-    drawn = panels(axes, len(chosen), (2.9, 0.8 + 0.28 * len(methods)), n_columns=3)
+    drawn, own = panels(axes, len(chosen), (2.9, 0.8 + 0.28 * len(methods)), n_columns=3)
     place = np.arange(len(methods))
     for number, (ax, name) in enumerate(zip(drawn, chosen, strict=True)):
         values = table.loc[methods, name].to_numpy(float)
@@ -88,6 +89,7 @@ def benchmark(
         ax.set_xlabel(_HINT[known.best] if known else "", fontsize=8)
         ax.set_yticks(place, methods if axes is not None or number % 3 == 0 else [""] * len(methods))
         ax.invert_yaxis()
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
         plain(ax)
     if lines and axes is None:
         handles, labels = drawn[0].get_legend_handles_labels()
@@ -95,5 +97,5 @@ def benchmark(
         figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=8)
     elif lines:
         drawn[0].legend(frameon=False, fontsize=8)
-    finish(drawn[0], show, save)
+    finish(drawn[0], show, save, own)
     return drawn

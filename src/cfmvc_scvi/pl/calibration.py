@@ -40,11 +40,12 @@ def calibration(
         Share of true values inside, between 0 and 1, (points,); not with a frame.
     n
         Number of values behind each point, (points,), whole and positive. Points that share label and nominal are
-        averaged with these weights (else alike). The numbers stand at the points or, of several lines, in the legend.
+        averaged with these weights (else alike). The numbers stand at the points, in the corner if they are all the
+        same or, of several lines, in the legend.
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -65,7 +66,7 @@ def calibration(
     >>> ax = pl.calibration([0.5, 0.8, 0.9], [0.47, 0.81, 0.88], [1200, 1200, 1200])
     """
     points = _points(nominal, observed, n)
-    ax = new_axes(ax, (4.0, 4.0))
+    ax, own = new_axes(ax, (4.0, 4.0))
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle="--", zorder=1)
     labels = [str(label) for label in pd.unique(points["label"])]
     palette = {_ALL: ROLES["predicted"]} if labels == [_ALL] else colours(labels)
@@ -73,6 +74,10 @@ def calibration(
         line, counted = group.sort_values("nominal"), group["n"].notna().all()
         name = f"{label} (n = {group['n'].sum():,.0f})" if counted and len(labels) > 1 else label
         ax.plot(line["nominal"], line["observed"], marker="o", markersize=5, color=palette[str(label)], label=name)
+        if counted and len(labels) == 1 and line["n"].nunique() == 1:
+            each = f"n = {int(line['n'].iloc[0]):,} each"
+            ax.text(0.97, 0.04, each, transform=ax.transAxes, ha="right", fontsize=8, color="#555555")
+            continue
         for point in line.itertuples() if counted and len(labels) == 1 else ():
             offset: dict[str, Any] = {
                 "textcoords": "offset points",
@@ -87,7 +92,7 @@ def calibration(
     plain(ax)
     if len(labels) > 1:
         ax.legend(frameon=False, fontsize=8)
-    finish(ax, show, save)
+    finish(ax, show, save, own)
     return ax
 
 

@@ -9,14 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
 
 from cfmvc_scvi.errors import DataError, NonFiniteError
-from cfmvc_scvi.pl._style import GREY, ROLES, figure_of, finish, new_axes, plain
-
-_OFFSETS = ((4, 2), (-4, 2), (4, -8), (-4, -8), *((x, y) for x in (12, -12, 28, -28) for y in (12, -18, 0)))  # points
+from cfmvc_scvi.pl._labels import label_points
+from cfmvc_scvi.pl._style import GREY, ROLES, finish, new_axes, plain
 
 
 def delta(
@@ -48,7 +45,7 @@ def delta(
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -70,7 +67,7 @@ def delta(
     >>> ax = pl.delta(np.array([0.9, 0.1, -0.4]), np.array([1.0, 0.0, -0.5]), genes=["ISG15", "ACTB", "CD74"])
     """
     predicted, truth = _checked(predicted_delta, true_delta, genes)
-    ax = new_axes(ax, (4.0, 4.0))
+    ax, own = new_axes(ax, (4.0, 4.0))
     low, high = min(predicted.min(), truth.min()), max(predicted.max(), truth.max())
     margin = 0.06 * (high - low)
     limits = (low - margin, high + margin)
@@ -91,8 +88,8 @@ def delta(
         top = np.argsort(-np.abs(truth), kind="stable")[:n_labels]
         ax.scatter(truth[top], predicted[top], s=14, color=ROLES["predicted"], linewidths=0, zorder=3, rasterized=True)
         points = np.column_stack([truth, predicted])
-        _label(ax, points, top, [str(genes[i]) for i in top], corner.get_window_extent())
-    finish(ax, show, save)
+        label_points(ax, points, {int(i): str(genes[i]) for i in top}, [corner])
+    finish(ax, show, save, own)
     return ax
 
 
@@ -111,41 +108,3 @@ def _checked(
     if len(truth) < 2 or np.ptp(truth) == 0:
         raise DataError(f"the true effects of {len(truth)} genes are all the same: there is nothing to correlate with.")
     return predicted, truth
-
-
-def _label(ax: Axes, points: NDArray[np.float64], top: NDArray[np.intp], names: list[str], corner: Bbox) -> None:
-    """Write names beside their points, at the place of a few that covers the fewest points; without a place, not."""
-    figure_of(ax).draw_without_rendering()
-    frame, taken, pixels = ax.get_window_extent(), [corner], ax.transData.transform(points)
-    for name, number in zip(names, top, strict=True):
-        places = [_text(ax, name, points[number], offset) for offset in _OFFSETS]
-        boxes = [text.get_window_extent().padded(1.0) for text in places]
-        covered = [_n_inside(box, pixels) if _fits(box, frame, taken) else np.inf for box in boxes]
-        best = int(np.argmin(covered))
-        for place, text in enumerate(places):
-            if place != best or np.isinf(covered[best]):
-                text.remove()
-        if np.isfinite(covered[best]):
-            taken.append(boxes[best])
-
-
-def _text(ax: Axes, name: str, point: NDArray[np.float64], offset: tuple[int, int]) -> Annotation:
-    arrow = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
-    return ax.annotate(
-        name,
-        (point[0], point[1]),
-        offset,
-        textcoords="offset points",
-        ha="left" if offset[0] > 0 else "right",
-        fontsize=7,
-        arrowprops=arrow if abs(offset[0]) > 5 else None,
-    )
-
-
-def _fits(box: Bbox, frame: Bbox, taken: list[Bbox]) -> bool:
-    inside = frame.contains(*box.min) and frame.contains(*box.max)
-    return inside and not any(box.overlaps(other) for other in taken)
-
-
-def _n_inside(box: Bbox, pixels: NDArray[np.float64]) -> int:
-    return int(((pixels > box.min) & (pixels < box.max)).all(axis=1).sum())

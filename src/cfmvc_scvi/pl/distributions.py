@@ -40,7 +40,7 @@ def distributions(
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -65,7 +65,7 @@ def distributions(
     """
     groups = {name: np.asarray(cells, dtype=float) for name, cells in values.items()}
     _check(groups, len(genes))
-    ax = new_axes(ax, (1.2 + 0.35 * len(genes) * (len(groups) + 0.5), 3.2))
+    ax, own = new_axes(ax, (1.2 + 0.35 * len(genes) * (len(groups) + 0.5), 3.2))
     palette = colours(list(groups))
     width = 0.84 / len(groups)
     centre = (len(groups) - 1) / 2
@@ -82,7 +82,7 @@ def distributions(
     handles = [Patch(facecolor=palette[name], label=name) for name in groups]
     above = (0.5, 1.0)
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=above, frameon=False, fontsize=8, ncols=len(groups))
-    finish(ax, show, save)
+    finish(ax, show, save, own)
     return ax
 
 

@@ -42,7 +42,7 @@ def effects(
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -72,7 +72,7 @@ def effects(
     top = matrix.abs().max().nlargest(n_genes).index
     matrix = matrix[top]
     matrix = matrix.iloc[:, _order(pdist(matrix.to_numpy().T))]
-    ax = new_axes(ax, (2.2 + 0.26 * len(top), 1.9 + 0.26 * len(matrix)))
+    ax, own = new_axes(ax, (2.2 + 0.26 * len(top), 1.9 + 0.26 * len(matrix)))
     limit = float(np.quantile(np.abs(matrix.to_numpy()), 0.98)) or 1.0
     image = ax.imshow(matrix, cmap=_CMAP, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     several = matrix.index.get_level_values(0).nunique() > 1
@@ -91,7 +91,7 @@ def effects(
     bar.set_label("Δ log1p CP10k", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    finish(ax, show, save)
+    finish(ax, show, save, own)
     return ax
 
 
@@ -111,7 +111,7 @@ def similarity(
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -144,7 +144,7 @@ def similarity(
     order = _order(squareform(1.0 - correlation, checks=False))
     names, shown = [str(effects.index[place]) for place in order], correlation[np.ix_(order, order)]
     side = 1.8 + 0.34 * len(names)
-    ax = new_axes(ax, (side + 0.9, side))
+    ax, own = new_axes(ax, (side + 0.9, side))
     image = ax.imshow(shown, cmap=_CMAP, vmin=-1, vmax=1, interpolation="nearest")
     ax.set_xticks(np.arange(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     ax.set_yticks(np.arange(len(names)), names, fontsize=8)
@@ -160,7 +160,7 @@ def similarity(
     bar.set_label("Pearson's r", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    finish(ax, show, save)
+    finish(ax, show, save, own)
     return ax
 
 

@@ -47,7 +47,7 @@ def embedding(
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -74,7 +74,7 @@ def embedding(
     n_broken = int((~np.isfinite(points)).any(axis=1).sum())
     if n_broken:
         raise NonFiniteError(f"{n_broken} of {len(points)} cells have coordinates that are NaN or infinite.")
-    ax = new_axes(ax, (4.4, 3.6))
+    ax, own = new_axes(ax, (4.4, 3.6))
     order = [str(name) for name in pd.unique(names)]
     chosen_colours = colours(order) if palette is None else palette
     if missing := [name for name in order if name not in chosen_colours]:
@@ -98,5 +98,5 @@ def embedding(
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set(sizes=[20.0], alpha=1.0)
-    finish(ax, show, save)
+    finish(ax, show, save, own)
     return ax

@@ -38,7 +38,7 @@ def gradients(
     axes
         Two axes, for the heat map and for the lines; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -66,7 +66,7 @@ def gradients(
         raise DataError(
             f"no gradients of stage {stage!r}; {known}. Train with callbacks=[cfmvc_scvi.callbacks.GradientMonitor()]."
         )
-    drawn = panels(axes, 2, (5.0, max(2.4, 0.22 * tables[chosen].shape[1])), n_columns=2)
+    drawn, own = panels(axes, 2, (5.0, max(2.4, 0.22 * tables[chosen].shape[1])), n_columns=2)
     _heat_map(drawn[0], tables[chosen])
     parts = _table(history, chosen, "gradient_flow")
     for name, colour in colours(list(parts.columns)).items():
@@ -78,7 +78,7 @@ def gradients(
         ax.set_xlabel("step", fontsize=9)
         ax.set_title(f"stage '{chosen}'", fontsize=10)
         plain(ax)
-    finish(drawn[0], show, save)
+    finish(drawn[0], show, save, own)
     return drawn
 
 
@@ -99,6 +99,10 @@ def _heat_map(ax: Axes, table: pd.DataFrame) -> None:
     width = np.diff(steps).min() if len(steps) > 1 else 1.0
     extent = (steps[0] - width / 2, steps[-1] + width / 2, len(values) - 0.5, -0.5)
     image = ax.imshow(logs, aspect="auto", cmap="viridis", vmin=top - _DECADES, vmax=top, extent=extent)
-    ax.set_yticks(range(len(values)), table.columns, fontsize=7)
+    names = [str(name) for name in table.columns]
+    shared = names[0].partition(".")[0] + "."
+    if all(name.startswith(shared) for name in names):  # the panel says which stage it is
+        names = [name.removeprefix(shared) for name in names]
+    ax.set_yticks(range(len(values)), names, fontsize=7)
     bar = figure_of(ax).colorbar(image, ax=ax, shrink=0.7)
     bar.set_label("log10 norm of the gradient", fontsize=8)

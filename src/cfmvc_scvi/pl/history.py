@@ -19,6 +19,7 @@ from cfmvc_scvi.pl._style import ROLES, finish, panels, plain
 _PART = re.compile(r"_?(train|validation)(?=_|$)")
 _STAGES = {"flow ": "flow", "joint ": "joint stage"}
 _LONG = 20  # epochs
+_FIRST = 15  # one of so many epochs at the start may leave the axes
 _COLOURS = {"train": ROLES["true"], "validation": ROLES["predicted"]}
 
 
@@ -40,7 +41,7 @@ def history(
     axes
         One axes for each panel; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -62,21 +63,22 @@ def history(
     found = curves(history)
     if not found:
         raise DataError(f"none of the {len(history)} metrics changes over epochs; train the model first.")
-    drawn = panels(axes, len(found), (3.0, 2.4), n_columns=3)
+    drawn, own = panels(axes, len(found), (3.0, 2.4), n_columns=3)
     for ax, (name, parts) in zip(drawn, found.items(), strict=True):
         for part, curve in parts.items():
             marker = "o" if len(curve) == 1 else None
             ax.plot(curve.index, curve.to_numpy(), color=_COLOURS[part], marker=marker, label=part)
         if min(map(len, parts.values())) >= _LONG:  # the first epochs would hide all others
-            low, high = np.quantile(np.concatenate(list(parts.values())), [0.0, 0.97])
-            ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+            late = np.concatenate([curve.to_numpy()[len(curve) // _FIRST :] for curve in parts.values()])
+            margin = 0.05 * np.ptp(late)
+            ax.set_ylim(late.min() - margin, late.max() + margin)
         ax.set_title(name, fontsize=10)
         ax.set_xlabel(f"epoch of the {_stage(name)}", fontsize=9)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         plain(ax)
         if len(parts) > 1:
             ax.legend(frameon=False, fontsize=8)
-    finish(drawn[0], show, save)
+    finish(drawn[0], show, save, own)
     return drawn
 
 

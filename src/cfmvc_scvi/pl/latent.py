@@ -45,7 +45,7 @@ def latent(
     axes
         One axes for each panel; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -77,13 +77,13 @@ def latent(
         known = f"obs: {', '.join(adata.obs)}; obsm: {', '.join(adata.obsm)}"
         raise UnknownConditionError(f"not there: {', '.join(absent) or 'a column to draw'}. What is: {known}.")
     points = np.asarray(adata.obsm[basis])[:, :2]
-    drawn = panels(axes, len(chosen), (4.4, 3.4), n_columns=3)
+    drawn, own = panels(axes, len(chosen), (4.4, 3.4), n_columns=3)
     name = basis.removeprefix("X_").replace("_", " ")
     for ax, key in zip(drawn, chosen, strict=True):
         palette = _palette(adata, key)
         labels = adata.obs[key].astype(str).to_numpy()
         embedding(points, labels, title=key, axis_name=name.upper(), palette=palette, ax=ax, show=False)
-    finish(drawn[0], show, save)
+    finish(drawn[0], show, save, own)
     return drawn
 
 

@@ -39,7 +39,7 @@ def skill(
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -65,7 +65,7 @@ def skill(
         raise UnknownConditionError(f"'{model}' is not in the table; rows: {', '.join(map(str, table.index))}.")
     if table.shape[1] == 0:
         raise DataError("the table has no metric, so there is nothing to draw.")
-    ax = new_axes(ax, (6.4, 1.1 + 0.42 * table.shape[1]))
+    ax, own = new_axes(ax, (6.4, 1.1 + 0.42 * table.shape[1]))
     others = table.drop(index=model)
     for place, name in enumerate(table.columns):
         values = others[name].dropna()
@@ -73,8 +73,8 @@ def skill(
         ax.axhline(place, color="#e6e6e6", linewidth=0.8, zorder=0)
         _dots(ax, values[~best], place, {"facecolor": "white", "edgecolor": OTHER, "s": 30, "zorder": 2})
         _dots(ax, values[best], place, {"color": ROLES["true"], "s": 46, "zorder": 3})
-        own = table.loc[[model], name].dropna()
-        _dots(ax, own, place, {"color": ROLES["predicted"], "s": 60, "zorder": 4}, marker="D")
+        mine = table.loc[[model], name].dropna()
+        _dots(ax, mine, place, {"color": ROLES["predicted"], "s": 60, "zorder": 4}, marker="D")
     for bound in (0.0, 1.0):
         ax.axvline(bound, color=GREY, linewidth=1.2, linestyle=":" if bound == 0 else "--", zorder=1)
     shown = table.to_numpy(dtype=float)
@@ -92,7 +92,7 @@ def skill(
         _mark("others", "o", "white", OTHER),
     ]
     ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=8)
-    finish(ax, show, save)
+    finish(ax, show, save, own)
     return ax
 
 

@@ -45,7 +45,7 @@ def tissue(
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -62,7 +62,8 @@ def tissue(
 
     Examples
     --------
-    >>> cfmvc_scvi.pl.tissue(adata.obsm["spatial"], adata.obs["virtual_tissue"], label="response")
+    >>> depth = np.asarray(adata.X.sum(axis=1)).ravel()
+    >>> ax = cfmvc_scvi.pl.tissue(adata.obsm["spatial"], depth, adata.obs["perturbation"] == "A", label="UMI")
     """
     place, value = np.asarray(coordinates, dtype=float), np.asarray(values, dtype=float)
     mask = np.zeros(len(value), dtype=bool) if region is None else np.asarray(region)
@@ -75,7 +76,7 @@ def tissue(
     shown = np.isfinite(value)
     if not shown.any():
         raise NonFiniteError(f"none of the {len(value)} values is a finite number.")
-    ax = new_axes(ax, (4.6, 4.0))
+    ax, own = new_axes(ax, (4.6, 4.0))
     area = size or float(np.clip(12000 / max(shown.sum(), 1), 2.0, 40.0))
     order = np.flatnonzero(shown)[np.argsort(value[shown], kind="stable")]
     edges = ["#222222" if held else "none" for held in mask[order]]
@@ -88,5 +89,5 @@ def tissue(
     ax.set(xticks=[], yticks=[], aspect="equal")
     ax.set_title(title or "", fontsize=10)
     ax.spines[:].set_visible(False)
-    finish(ax, show, save)
+    finish(ax, show, save, own)
     return ax

@@ -6,7 +6,6 @@ __all__ = ["trust"]
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 
 from cfmvc_scvi.errors import DataError, NonFiniteError
+from cfmvc_scvi.pl._labels import label_points
 from cfmvc_scvi.pl._style import ROLES, finish, new_axes, plain
 
 
@@ -37,13 +37,13 @@ def trust(
     score, error
         One of each per prediction, (predictions,); a higher score is more trust, a higher error a worse prediction.
     names
-        Of the predictions, (predictions,), written beside the dots; None writes none.
+        Of the predictions, (predictions,), written beside the dots where there is room; None writes none.
     xlabel, ylabel
         Labels of the axes.
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -70,21 +70,16 @@ def trust(
     n_broken = int((~np.isfinite(scores) | ~np.isfinite(errors)).sum())
     if n_broken:
         raise NonFiniteError(f"{n_broken} of {len(scores)} scores or errors are NaN or infinite.")
-    ax = new_axes(ax, (4.4, 3.4))
+    ax, own = new_axes(ax, (4.4, 3.4))
     ax.scatter(scores, errors, s=28, color=ROLES["predicted"], alpha=0.8, linewidths=0, zorder=2)
-    for place, name in enumerate(names or ()):
-        right = scores[place] > scores.mean()
-        offset: dict[str, Any] = {
-            "textcoords": "offset points",
-            "xytext": (-5 if right else 5, 4),
-            "ha": "right" if right else "left",
-        }
-        ax.annotate(str(name), (scores[place], errors[place]), fontsize=7, color="#555555", **offset)
     if len(scores) > 2 and np.ptp(scores) > 0 and np.ptp(errors) > 0:
         rho = float(spearmanr(scores, errors).statistic)
         ax.set_title(f"Spearman {rho:.2f}, n = {len(scores)}", fontsize=9, loc="left")
     ax.set_xlabel(xlabel, fontsize=9)
     ax.set_ylabel(ylabel, fontsize=9)
     plain(ax)
-    finish(ax, show, save)
+    if names is not None:
+        ax.margins(0.08)
+        label_points(ax, np.column_stack([scores, errors]), {i: str(name) for i, name in enumerate(names)})
+    finish(ax, show, save, own)
     return ax

@@ -6,6 +6,7 @@ __all__ = ["project_velocity", "velocity"]
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -87,9 +88,10 @@ def velocity(
     velocity: ArrayLike,
     groups: Sequence[str] | None = None,
     *,
-    n_grid: int = 22,
+    n_grid: int = 20,
     n_neighbors: int = 30,
     title: str | None = None,
+    axis_name: str = "UMAP",
     ax: Axes | None = None,
     show: bool | None = None,
     save: str | os.PathLike[str] | None = None,
@@ -113,10 +115,12 @@ def velocity(
         See `project_velocity`.
     title
         Title of the axes.
+    axis_name
+        Name of the coordinates.
     ax
         Axes to draw on; None makes a figure.
     show
-        Show the figure now; None does so where matplotlib is interactive.
+        Show the figure now; None does so where matplotlib is interactive, unless axes are given.
     save
         File to save the figure to.
 
@@ -133,9 +137,11 @@ def velocity(
 
     Examples
     --------
-    >>> cf = model.predict_counterfactual(control, perturbation="IFNb", output="latent")
+    >>> from sklearn.decomposition import PCA
+    >>> cf = model.predict_counterfactual(control, perturbation="A", output="latent")
     >>> z, moved = cf.obsm["X_cfmvc"], cf.obsm["X_cfmvc_counterfactual"]
-    >>> cfmvc_scvi.pl.velocity(control.obsm["X_umap"], z, moved - z, groups=control.obs["cell_type"])
+    >>> map_of_cells = PCA(2).fit_transform(z)  # or a UMAP
+    >>> ax = cfmvc_scvi.pl.velocity(map_of_cells, z, moved - z, groups=control.obs["batch"])
     """
     if n_grid < 2:
         raise DataError(f"n_grid is {n_grid}; pass at least 2.")
@@ -145,7 +151,7 @@ def velocity(
     if len(names) != len(x):
         raise DataError(f"groups has {len(names)} names for {len(x)} cells; give one each.")
     points, means = _on_grid(x, arrows, n_grid)
-    ax = new_axes(ax, (4.6, 4.0))
+    ax, own = new_axes(ax, (4.6, 4.0))
     kinds = list(dict.fromkeys(names.tolist()))
     for name, colour in ({"cells": GREY} if groups is None else colours(kinds)).items():
         chosen = x[names == name]
@@ -153,14 +159,29 @@ def velocity(
     longest = np.linalg.norm(means, axis=1).max(initial=0.0)
     if longest > 0:
         spacing = float(np.ptp(x, axis=0).max()) / n_grid
-        shown = 1.4 * spacing * means / longest
-        ax.quiver(*points.T, *shown.T, angles="xy", scale_units="xy", scale=1, width=0.004, color="black", zorder=3)
+        shown = 1.3 * spacing * means / longest
+        head: dict[str, Any] = {"headwidth": 3.5, "headlength": 3.5, "headaxislength": 3.0}
+        how: dict[str, Any] = {
+            "angles": "xy",
+            "scale_units": "xy",
+            "scale": 1,
+            "width": 0.0032,
+            "color": "#222222",
+            "zorder": 3,
+        }
+        ax.quiver(*points.T, *shown.T, **how, **head)
     ax.set(xticks=[], yticks=[])
     ax.set_title(title or "", fontsize=10)
+    ax.set_xlabel(f"{axis_name} 1", fontsize=9, loc="left")
+    ax.set_ylabel(f"{axis_name} 2", fontsize=9, loc="bottom")
     ax.spines[["top", "right"]].set_visible(False)
     if groups is not None:
-        ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), markerscale=2)
-    finish(ax, show, save)
+        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+        legend = ax.legend(frameon=False, fontsize=8, markerscale=2, **beside)
+        for handle in legend.legend_handles:
+            if handle is not None:
+                handle.set_alpha(1.0)
+    finish(ax, show, save, own)
     return ax
 
 

@@ -23,7 +23,7 @@ class Columns:
     perturbation, dose, labels, batch, sample
         Names of columns.
     categories
-        Categorical covariates -> their categories, in the order of the codes.
+        Categories of each categorical covariate, in the order of the codes.
     continuous
         Continuous covariates.
     """

@@ -63,8 +63,9 @@ def counterfactual_trajectory(
 
     Examples
     --------
-    >>> path = cfmvc_scvi.tl.counterfactual_trajectory(control, model, "IFNb", times=11)
-    >>> sc.pl.violin(path, "ISG15", groupby="t")
+    >>> path = cfmvc_scvi.tl.counterfactual_trajectory(control, model, "A", times=3)
+    >>> path.obs["t"].unique().tolist()
+    [0.0, 0.5, 1.0]
     """
     if taken := sorted({"strength", "key_added", "n_samples", "batch"} & kwargs.keys()):
         raise DataError(f"{taken[0]}= has no meaning along a path; leave it out.")

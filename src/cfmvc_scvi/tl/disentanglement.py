@@ -50,7 +50,9 @@ def disentanglement(adata: AnnData, model: CFMVC, *, n_cells: int = 1500, seed: 
 
     Examples
     --------
-    >>> cfmvc_scvi.tl.disentanglement(adata, model)
+    >>> table = cfmvc_scvi.tl.disentanglement(adata, model)
+    >>> table.loc[table["wanted"] == False, ["latent", "factor"]].agg(" / ".join, axis=1).tolist()
+    ['intrinsic / batch', 'technical / perturbation']
     """
     if n_cells < 2 * _LEAST:
         raise DataError(f"n_cells is {n_cells}; look at {2 * _LEAST} or more.")

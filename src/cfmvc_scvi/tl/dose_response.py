@@ -75,8 +75,9 @@ def dose_response(
 
     Examples
     --------
-    >>> cfmvc_scvi.tl.dose_response(adata, model, "dexamethasone")
-    >>> cfmvc_scvi.pl.dose_response(adata.uns["dose_response"], genes=["TSC22D3"])
+    >>> cfmvc_scvi.tl.dose_response(adata, model, "A")
+    >>> half = adata.uns["dose_response"]["ec50"]
+    >>> ax = cfmvc_scvi.pl.dose_response(adata.uns["dose_response"])
     """
     seen = model.get_doses(perturbation)
     if len(seen) < 2:

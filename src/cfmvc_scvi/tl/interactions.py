@@ -76,8 +76,9 @@ def interactions(
 
     Examples
     --------
-    >>> cfmvc_scvi.tl.interactions(adata, model, "KLF1+CEBPA")
-    >>> adata.uns["interactions"]["contexts"]
+    >>> cfmvc_scvi.tl.interactions(adata, model, "A+B")
+    >>> adata.uns["interactions"]["contexts"]["context"].tolist()
+    ['type_0', 'type_1', 'type_2']
     """
     if adata.is_view and cells:
         raise DataError("Results cannot be written into a view; pass adata.copy(), or cells=False.")

@@ -84,8 +84,10 @@ def rank_perturbations(
 
     Examples
     --------
-    >>> exhausted, naive = (adata[adata.obs["cell_type"] == name].copy() for name in ("exhausted T", "naive T"))
-    >>> cfmvc_scvi.tl.rank_perturbations(exhausted, model, naive).head()
+    >>> target = adata[(adata.obs["cell_type"] == "type_0") & (adata.obs["perturbation"] == "A")].copy()
+    >>> ranked = cfmvc_scvi.tl.rank_perturbations(control, model, target, n_resamples=20)
+    >>> sorted(ranked["perturbation"])
+    ['A', 'A+B', 'B', 'no change']
     """
     if not 0 < level < 1:
         raise DataError(f"level is {level}; it must lie between 0 and 1.")

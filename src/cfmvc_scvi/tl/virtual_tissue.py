@@ -86,9 +86,9 @@ def virtual_tissue(
 
     Examples
     --------
-    >>> corners = [(0, 0), (200, 0), (200, 150), (0, 150)]
-    >>> cfmvc_scvi.tl.virtual_tissue(adata, model, "IFNG", corners)
-    >>> cfmvc_scvi.pl.tissue(adata.obsm["spatial"], adata.obs["virtual_tissue"])
+    >>> corners = [(0, 0), (12, 0), (12, 8), (0, 8)]
+    >>> cfmvc_scvi.tl.virtual_tissue(adata, model, "A", corners)
+    >>> ax = cfmvc_scvi.pl.tissue(adata.obsm["spatial"], adata.obs["virtual_tissue"], label="response")
     """
     key = model._setup_argument("spatial_key")
     if key is None:
