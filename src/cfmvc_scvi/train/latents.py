@@ -136,7 +136,7 @@ class PairSampler:
                 continue
             rows = np.flatnonzero((wanted == kind).all(axis=1))
             there = self.cells[(own == kind).all(axis=1)]
-            group[rows], drawn[rows] = number, there[_repeat_permutation(len(there), len(rows), rng)]
+            group[rows], drawn[rows] = number, rng.permutation(np.resize(rng.permutation(there), len(rows)))
         latents = table.mean[drawn]
         if self.source == "noise" or self.config.posterior_noise:
             latents = latents + np.sqrt(table.variance[drawn]) * rng.standard_normal(latents.shape)
