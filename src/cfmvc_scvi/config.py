@@ -21,7 +21,8 @@ __all__ = [
 class EffectConfig:
     """Empirical-Bayes effect of a perturbation over contexts (grids of the mixture; see `shift.empirical_bayes`).
 
-    `control_scales` t, `effect_scales` s, `shrinkages` kappa and `sharings` rho span the mixture; `effect_locality`
+    `control_scales` t, `effect_scales` s, `shrinkages` kappa and `sharings` rho span the mixture; `wide_scale` is the
+    one s of the second prior, which shortens no effect that stands out of the noise; `effect_locality`
     l and `control_locality` l0 are lengths of its kernels, and each context has the share `own_share` of an effect's
     variance between contexts to itself; `mean_scale` is the prior sd of a gene's overall level, `noise_floor` a
     variance added to every sampling variance (in the link's unit, squared). Its weights come from `em_iterations` of
@@ -33,6 +34,7 @@ class EffectConfig:
 
     control_scales: tuple[float, ...] = (0.02, 0.07, 0.2, 0.5, 1.2)
     effect_scales: tuple[float, ...] = (0.0, 0.03, 0.08, 0.2, 0.5, 1.2, 2.5)
+    wide_scale: float = 1.2
     shrinkages: tuple[float, ...] = (0.0, 0.5)
     sharings: tuple[float, ...] = (0.0, 0.4, 0.8, 0.95)
     effect_locality: float = 1.5

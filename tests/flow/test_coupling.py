@@ -45,6 +45,15 @@ def test_same_generator_same_pairs_and_inputs_untouched(couple) -> None:
     assert np.array_equal(before[0], z_0) and np.array_equal(before[1], z_1)
 
 
+@both
+def test_rounds_pair_every_target_again_and_reach_every_source(couple) -> None:
+    z_0, z_1 = _groups(40, 6, 0)
+    index_0, index_1 = couple(z_0, z_1, np.random.default_rng(0), max_cells=50, n_rounds=400)
+    np.testing.assert_array_equal(index_1, np.tile(np.arange(6), 400))
+    used = np.bincount(index_0, minlength=40)
+    np.testing.assert_allclose(used / 400, 6 / 40, atol=0.05)
+
+
 def test_random_coupling_deals_sources_evenly() -> None:
     z_0, z_1 = _groups(7, 38, 0)
     used = np.bincount(random_coupling(z_0, z_1, np.random.default_rng(0), max_cells=1)[0], minlength=7)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,23 @@ def test_stretch_undoes_a_posterior_mean_that_is_too_short(nb_counts) -> None:
     kept = goal.goal[1] > 0
     np.testing.assert_allclose(delta[kept], goal.stretch[1] * short[kept], atol=1e-12)
     np.testing.assert_allclose(goal.sd[1], goal.stretch[1] * plain.sd[1])
+
+
+@pytest.mark.parametrize(("fold", "signal"), [(4.0, (0.5, 1.0)), (1.0, (0.0, 0.1))])
+def test_prior_is_wide_as_far_as_effects_stand_out_of_the_noise(nb_counts, fold, signal) -> None:
+    control, perturbed = bulks(nb_counts, n_cells=60, fold=fold)
+
+    def delta(config: EffectConfig) -> np.ndarray:
+        goal = effect_goal(control, perturbed, config, exclude=1)
+        return goal.goal[1] - goal.control[1]
+
+    plain = EffectConfig(stretch_bounds=(1.0, 1.0))
+    both, wide = delta(plain), delta(replace(plain, effect_scales=(plain.wide_scale,)))
+    # a wide prior as narrow as the narrowest of the mixture tells how much of `both` is of the mixture
+    narrow = delta(replace(plain, effect_scales=(1e-4,), wide_scale=1e-4))
+    none = delta(replace(plain, wide_scale=1e-4))
+    share = ((both - none) @ (wide - narrow)) / ((wide - narrow) @ (wide - narrow))
+    assert signal[0] <= share <= signal[1]
 
 
 def test_similarity_weights_cover_the_other_observed_contexts(nb_counts) -> None:

@@ -130,7 +130,7 @@ def test_it_changes_nothing(make):
 def test_it_is_drawn(make):
     history = train(make(), GradientMonitor(every_n_steps=2)).history
     heat, lines = pl.gradients(history, stage="flow")
-    assert {"flow.state_in", "flow.perturbation_encoder.out"} <= {t.get_text() for t in heat.get_yticklabels()}
+    assert {"state_in", "perturbation_encoder.out"} <= {t.get_text() for t in heat.get_yticklabels()}
     assert {line.get_label() for line in lines.lines} == {"context", "base", "effect", "trunk"}
     with pytest.raises(DataError, match="stage 'joint'; recorded: representation, flow"):
         pl.gradients(history, stage="joint")

@@ -24,7 +24,6 @@ def table(rng):
         variance=np.full((n, 3), 0.01, dtype=np.float32),
         condition=condition,
         context=context,
-        batch=rng.integers(0, 2, n),
         designs=np.array([[0, 0], [1, 0], [0, 1]], dtype=np.float32),
         context_features=np.array([[0.0, 0, 0], [1, 1, 1]], dtype=np.float32),
         offsets=offsets,
@@ -46,11 +45,19 @@ def test_pairs_join_control_and_perturbed_cells_of_one_context(table, rng):
     source = rows_of(table, pairs["z_0"] - table.offsets[kind, table.context[target]])
     assert (table.condition[source] == 0).all()
     np.testing.assert_array_equal(table.context[source], table.context[target])
-    np.testing.assert_array_equal(table.batch[source], table.batch[target])
     np.testing.assert_array_equal(pairs["context"], table.context_features[table.context[target]])
     identity = kind == 0
     assert identity.sum() == 100
     np.testing.assert_array_equal(source[identity], target[identity])
+
+
+def test_every_control_cell_of_a_context_is_a_source_however_few_its_perturbed_cells(table, rng):
+    few = np.flatnonzero((table.condition == 0) | (np.arange(120) < 6))  # two cells of each condition in one context
+    pairs = PairSampler(table, few, "control", EXACT).pairs(2000, rng)
+    moving = pairs["design"].numpy().any(axis=1)
+    kind = pairs["design"].numpy()[moving] @ [1, 2]
+    sources = rows_of(table, pairs["z_0"].numpy()[moving] - table.offsets[kind.astype(int), 0])
+    assert set(sources) == set(np.flatnonzero((table.condition == 0) & (table.context == 0)))
 
 
 @pytest.mark.parametrize("source", ["control", "noise"])

@@ -19,13 +19,14 @@ _MAX_PIVOTS = 10_000_000
 
 
 def optimal_coupling(
-    z_0: NDArray[Any], z_1: NDArray[Any], rng: np.random.Generator, *, max_cells: int
+    z_0: NDArray[Any], z_1: NDArray[Any], rng: np.random.Generator, *, max_cells: int, n_rounds: int = 1
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Pair each target cell with a source cell drawn from the exact optimal transport plan.
+    """Pair each target cell with source cells drawn from the exact optimal transport plan.
 
     The plan minimises sum_ij P_ij |z_0i - z_1j|^2 over P >= 0 with uniform marginals 1/n and 1/m; the partner of
-    target j is drawn from column j of P. Groups larger than `max_cells` are split at random into blocks that are solved
-    one by one, so that the cost grows linearly with the group; smaller blocks give longer, more random pairs.
+    target j is drawn from column j of P, anew in each round. Groups larger than `max_cells` are split at random into
+    blocks that are solved one by one, so that the cost grows linearly with the group; smaller blocks give longer, more
+    random pairs.
 
     Parameters
     ----------
@@ -37,11 +38,14 @@ def optimal_coupling(
         Generator of the random split and of the draws from the plan.
     max_cells
         Largest number of source cells, and of target cells, in one block; about a second per block at 2000.
+    n_rounds
+        How often each target is paired. With fewer targets than sources one round leaves most sources without a
+        partner; rounds cost little beside the plan.
 
     Returns
     -------
-    Row indices into `z_0` and into `z_1`, both of shape (m,). Every target appears exactly once, in order; every source
-    appears m / n times in expectation, hence exactly once when n = m.
+    Row indices into `z_0` and into `z_1`, both of shape (n_rounds * m,). In each round every target appears exactly
+    once, in order; every source appears m / n times in expectation, hence exactly once when n = m.
 
     Raises
     ------
@@ -65,19 +69,19 @@ def optimal_coupling(
     n, m = _group_sizes(z_0, z_1, max_cells)
     n_blocks = math.ceil(m / max_cells)
     deck = rng.permutation(n)
-    index_0 = np.empty(m, dtype=np.intp)
+    index_0 = np.empty((n_rounds, m), dtype=np.intp)
     start = 0
     for targets in np.array_split(rng.permutation(m), n_blocks):
         # as many sources as targets, or all that are there: a block with few sources would pair almost at random
         n_sources = min(n, max_cells, max(n // n_blocks, targets.size))
         sources = deck[(start + np.arange(n_sources)) % n]
         start += n_sources
-        index_0[targets] = sources[_draw_partners(z_0[sources], z_1[targets], rng)]
-    return index_0, np.arange(m)
+        index_0[:, targets] = sources[_draw_partners(z_0[sources], z_1[targets], rng, n_rounds)]
+    return index_0.ravel(), np.tile(np.arange(m), n_rounds)
 
 
 def random_coupling(
-    z_0: NDArray[Any], z_1: NDArray[Any], rng: np.random.Generator, *, max_cells: int
+    z_0: NDArray[Any], z_1: NDArray[Any], rng: np.random.Generator, *, max_cells: int, n_rounds: int = 1
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Pair each target cell with a source cell at random: the independent coupling, interface of `optimal_coupling`.
 
@@ -91,11 +95,13 @@ def random_coupling(
         Generator of the pairing.
     max_cells
         Checked and otherwise without effect, as there is no plan whose cost it could bound.
+    n_rounds
+        How often each target is paired.
 
     Returns
     -------
-    Row indices into `z_0` and into `z_1`, both of shape (m,). Every target appears exactly once, in order; sources are
-    dealt like cards, so that their numbers of appearances differ by at most one.
+    Row indices into `z_0` and into `z_1`, both of shape (n_rounds * m,). In each round every target appears exactly
+    once, in order; sources are dealt like cards, so that their numbers of appearances differ by at most one.
 
     Raises
     ------
@@ -103,18 +109,19 @@ def random_coupling(
         As `optimal_coupling`.
     """
     n, m = _group_sizes(z_0, z_1, max_cells)
-    return rng.permutation(np.resize(rng.permutation(n), m)), np.arange(m)
+    return rng.permutation(np.resize(rng.permutation(n), n_rounds * m)), np.tile(np.arange(m), n_rounds)
 
 
-def _draw_partners(z_0: NDArray[Any], z_1: NDArray[Any], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Draw for each row of `z_1` a row of `z_0` from the optimal plan between the two."""
+def _draw_partners(z_0: NDArray[Any], z_1: NDArray[Any], rng: np.random.Generator, n_rounds: int) -> NDArray[np.intp]:
+    """Draw for each row of `z_1` rows of `z_0` from the optimal plan between the two, (n_rounds, m)."""
     n, m = len(z_0), len(z_1)
     cost = cdist(z_0.astype(np.float64), z_1.astype(np.float64), "sqeuclidean")
     # whole numbers as masses: the simplex then adds and subtracts without rounding
     plan = ot.emd(np.full(n, float(m)), np.full(m, float(n)), cost, numItermax=_MAX_PIVOTS)
     cumulative = np.cumsum(plan, axis=0)
-    threshold = rng.random(m) * cumulative[-1]
-    return np.count_nonzero(cumulative <= threshold, axis=0)
+    threshold = rng.random((n_rounds, m)) * cumulative[-1]
+    drawn = [np.searchsorted(cumulative[:, j], threshold[:, j], side="right") for j in range(m)]
+    return np.stack(drawn, axis=1)
 
 
 def _group_sizes(z_0: NDArray[Any], z_1: NDArray[Any], max_cells: int) -> tuple[int, int]:

@@ -143,7 +143,6 @@ class MemoryMixin(ModelPart):
             variance=variance.astype(np.float32),
             condition=condition,
             context=context,
-            batch=np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).reshape(-1),
             designs=self._reference.designs,
             context_features=(self._reference.context_features() - location) / scale,
             offsets=self._offsets(),

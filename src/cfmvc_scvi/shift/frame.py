@@ -15,9 +15,11 @@ Array = NDArray[np.float64]
 def latent_shift(control_means: Array, perturbed_means: Array, weights: Array, leave_one_out: bool = True) -> Array:
     r"""Expected latent shift of a perturbation in each context, from the contexts that saw it.
 
-    delta_k = sum_j w_kj (perturbed_j - control_j) / sum_j w_kj over the contexts j != k that saw the perturbation; a
-    context that saw it is left out of its own shift, so that a flow is trained in the situation it will meet in an
-    unseen context.
+    delta_k = beta sum_j w_kj (perturbed_j - control_j) / sum_j w_kj over the contexts j != k that saw the perturbation;
+    a context that saw it is left out of its own shift, so that a flow is trained in the situation it will meet in an
+    unseen context. The share beta in [0, 1] of the borrowed shifts is the one that comes closest to the own shifts of
+    the contexts that have both: directions of a latent differ between contexts, and where they do, a shift borrowed
+    whole ends farther away than none.
 
     Parameters
     ----------
@@ -63,4 +65,10 @@ def latent_shift(control_means: Array, perturbed_means: Array, weights: Array, l
             f"{lost.size} contexts give no weight to a context that saw the perturbation (first: {lost[0]})."
         )
     borrowed = (others @ own) / np.where(total > 0, total, 1.0)[:, None]
-    return np.where(keeps_own[:, None], own, borrowed)
+    return np.where(keeps_own[:, None], own, _common_share(own[seen], borrowed[seen]) * borrowed)
+
+
+def _common_share(own: Array, borrowed: Array) -> float:
+    """Least-squares factor in [0, 1] from borrowed to own shifts, (contexts, dims) each; 1 if nothing is borrowed."""
+    size = float((borrowed**2).sum())
+    return float(np.clip((own * borrowed).sum() / size, 0.0, 1.0)) if size > 0 else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["EffectGoal", "effect_goal"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +56,13 @@ def effect_goal(
     A profile gives two estimates of the level (CP10k), which unlike mean log1p CP10k does not depend on depth: the
     level at which cells of these depths have this mean log1p CP10k (robust to a few extreme cells), and the CP10k of
     the summed cells. For each, the posterior mean of log(level + pseudocount) is brought back to mean log1p CP10k at
-    the depth of the control cells, and the two are averaged. Where the perturbation was not observed, the effect
-    delta is lengthened (a posterior mean is too short) by
+    the depth of the control cells, and the two are averaged.
+
+    That posterior is a mean of two: under the mixture of scales, which has the smaller squared error but loses many
+    small effects of a strong perturbation, and under one wide prior, which keeps what stands out of the noise. The
+    second weighs as much as the share of the measured effects' squared length that their noise does not explain, which
+    is little where a perturbation does little. Where the perturbation was not observed, the effect delta is lengthened
+    (a posterior mean is too short) by
 
         clip(sqrt(sum_k w_k (|delta_k|^2 - its expected noise) / |delta|^2), lower, upper)
 
@@ -90,6 +95,8 @@ def effect_goal(
     level = np.where(seen, perturbed_curve.level(perturbed.log_mean), np.nan)
     measured = np.where(seen, curve.log_mean(level), control.log_mean)
 
+    noise = control.log_noise + perturbed.log_noise * (curve.slope(level) / perturbed_curve.slope(level)) ** 2
+    signal = _signal_share((measured - control.log_mean)[observed], noise[observed])
     goal, sd = np.zeros_like(measured), np.zeros_like(measured)
     for weight, known, response in zip(
         (1 - config.bulk_weight, config.bulk_weight),
@@ -97,23 +104,37 @@ def effect_goal(
         _levels(perturbed, perturbed_curve),
         strict=True,
     ):
-        posterior = posterior_level(
-            *_log_link(*known, config), *_log_link(np.where(seen, response[0], np.nan), response[1], config), config
-        )
-        expected = np.maximum(np.exp(posterior.mean) - config.pseudocount, 0.0)
+        links = _log_link(*known, config), _log_link(np.where(seen, response[0], np.nan), response[1], config)
+        mean, posterior_sd = _posterior(*links, signal, config)
+        expected = np.maximum(np.exp(mean) - config.pseudocount, 0.0)
         # the curve only carries the difference from what was measured, so that its misfit cancels
         misfit = measured - curve.log_mean(np.where(seen, response[0], known[0]))
         goal += weight * np.maximum(curve.log_mean(expected) + misfit, 0.0)
-        sd += weight * curve.slope(expected) * (expected + config.pseudocount) * posterior.sd
+        sd += weight * curve.slope(expected) * (expected + config.pseudocount) * posterior_sd
 
     weights = _weights(control, observed, config)
     delta = goal - control.log_mean
-    noise = control.log_noise + perturbed.log_noise * (curve.slope(level) / perturbed_curve.slope(level)) ** 2
     squared = np.where(observed, ((measured - control.log_mean) ** 2 - noise).sum(axis=1), 0.0)
     length = np.sqrt(np.maximum(weights @ squared, 0.0) / np.maximum((delta**2).sum(axis=1), np.finfo(float).tiny))
     stretch = np.where(observed, 1.0, np.clip(length, *config.stretch_bounds))
     goal = np.maximum(control.log_mean + stretch[:, None] * delta, 0.0)
     return EffectGoal(goal, sd * stretch[:, None], control.log_mean, stretch, weights, observed)
+
+
+def _posterior(
+    control: tuple[Array, Array], perturbed: tuple[Array, Array], signal: float, config: EffectConfig
+) -> tuple[Array, Array]:
+    """Posterior mean and sd of levels, `signal` of it under the wide prior and the rest under the mixture."""
+    wide = posterior_level(*control, *perturbed, replace(config, effect_scales=(config.wide_scale,)))
+    mixture = posterior_level(*control, *perturbed, config)
+    return signal * wide.mean + (1 - signal) * mixture.mean, signal * wide.sd + (1 - signal) * mixture.sd
+
+
+def _signal_share(effect: Array, noise: Array) -> float:
+    """Share of the squared length of effects (contexts, genes) beyond their noise; noisy contexts count less."""
+    weight = 1 / np.maximum(noise.mean(axis=1), np.finfo(float).tiny)
+    length = weight @ (effect**2).sum(axis=1)
+    return float(np.clip(1 - weight @ noise.sum(axis=1) / length, 0.0, 1.0)) if length > 0 else 0.0
 
 
 def _levels(bulk: PseudoBulk, curve: DepthCurve) -> tuple[tuple[Array, Array], tuple[Array, Array]]:

@@ -29,7 +29,7 @@ class LatentTable:
     ----------
     mean, variance
         `(cells, dims)` posterior in the flow's coordinates u.
-    condition, context, batch
+    condition, context
         `(cells,)` codes; condition 0 is control; -1 is a condition or context that training knows nothing of.
     designs
         `(conditions, perturbations)`; row 0 is zero.
@@ -46,7 +46,6 @@ class LatentTable:
     variance: np.ndarray
     condition: np.ndarray
     context: np.ndarray
-    batch: np.ndarray
     designs: np.ndarray
     context_features: np.ndarray
     offsets: np.ndarray
@@ -68,7 +67,8 @@ class PairSampler:
     cells
         Indices of the cells that may be used; those of unknown conditions and contexts are left out.
     source
-        ``"control"``: control cells of the same context, and of the same batch where it has any, by transport;
+        ``"control"``: control cells of the same context by transport, of all batches: a field that met those of some
+        batches only would be asked for the others too;
         ``"noise"``: standard Gaussian noise.
     config
         Sizes and kind of coupling.
@@ -88,7 +88,8 @@ class PairSampler:
             control = self.controls[table.context[self.controls] == code]
             for kind in np.unique(condition[(context == code) & (condition > 0)]):
                 perturbed = self.cells[(context == code) & (condition == kind)]
-                self.groups.extend(_by_batch(control, perturbed, table.batch) if len(control) else [])
+                if len(control):
+                    self.groups.append((control, perturbed))
 
     def __len__(self) -> int:
         """Return the number of target cells that have a source."""
@@ -127,10 +128,9 @@ class PairSampler:
         targets.append(sources[0])
         for (control, perturbed), n_wanted in zip(self.groups, wanted, strict=True):
             if n_wanted:
-                source, target = self._couple(control, perturbed, rng)
-                chosen = _repeat_permutation(len(target), n_wanted, rng)
-                sources.append(source[chosen])
-                targets.append(target[chosen])
+                source, target = self._couple(control, perturbed, n_wanted, rng)
+                sources.append(source)
+                targets.append(target)
         source, target = np.concatenate(sources), np.concatenate(targets)
         condition = table.condition[target]
         z_0, z_1 = table.mean[source], table.mean[target]
@@ -143,36 +143,27 @@ class PairSampler:
         order = rng.permutation(n_pairs)
         return z_0[order], z_1[order], source[order], condition[order]
 
-    def _couple(self, control: np.ndarray, perturbed: np.ndarray, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _couple(
+        self, control: np.ndarray, perturbed: np.ndarray, n_pairs: int, rng: Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw pairs of a group; each perturbed cell appears as often as any other, give or take one."""
         table, config = self.table, self.config
         # an epoch needs only so many pairs of a group: bounds the cost on large data
         n_most = 4 * config.max_coupling_cells
         control, perturbed = (rng.permutation(cells)[:n_most] for cells in (control, perturbed))
         offset = table.offsets[table.condition[perturbed[0]], table.context[perturbed[0]]]
         start, end = (table.mean[control] + offset) @ self.axes, table.mean[perturbed] @ self.axes
-        source, target = _COUPLINGS[config.coupling](start, end, rng, max_cells=config.max_coupling_cells)
-        return control[source], perturbed[target]
+        n_rounds = -(-n_pairs // len(perturbed))
+        couple = _COUPLINGS[config.coupling]
+        source, target = couple(start, end, rng, max_cells=config.max_coupling_cells, n_rounds=n_rounds)
+        # `perturbed` is in random order, so that the last round is cut at random
+        return control[source[:n_pairs]], perturbed[target[:n_pairs]]
 
 
 def principal_axes(values: np.ndarray, n_axes: int) -> np.ndarray:
     """Return the leading principal axes of `values` `(cells, dims)`, `(dims, n_axes)`."""
     centred = values - values.mean(axis=0) if len(values) else values
     return np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :n_axes]
-
-
-def _by_batch(control: np.ndarray, perturbed: np.ndarray, batch: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Split a group by batch; the cells of batches that have no control cells share those of the others."""
-    shared = ~np.isin(batch[perturbed], batch[control])
-    for code in np.unique(batch[perturbed[~shared]]):
-        yield control[batch[control] == code], perturbed[batch[perturbed] == code]
-    if shared.any():
-        yield control, perturbed[shared]
-
-
-def _repeat_permutation(n: int, n_wanted: int, rng: Generator) -> np.ndarray:
-    """Return `n_wanted` indices below `n`, each as often as any other, in random order."""
-    rounds = -(-n_wanted // n)
-    return np.concatenate([rng.permutation(n) for _ in range(rounds)])[:n_wanted]
 
 
 class _Epoch:
