@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 __all__ = ["BoundedDict"]
 
@@ -16,7 +17,9 @@ class BoundedDict(dict[K, V]):
     Parameters
     ----------
     most
-        Number of entries that are kept.
+        Number of entries that are kept, or the sum of their sizes.
+    size
+        Size of a value; by default each has the size 1.
 
     Examples
     --------
@@ -26,12 +29,18 @@ class BoundedDict(dict[K, V]):
     ['b', 'c']
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, size: Callable[[Any], int] = lambda value: 1) -> None:
         super().__init__()
-        self.most = most
+        self.most, self.size, self.total = most, size, 0
 
     def __setitem__(self, key: K, value: V) -> None:
-        self.pop(key, None)
+        if key in self:
+            del self[key]
         super().__setitem__(key, value)
-        while len(self) > self.most:
+        self.total += self.size(value)
+        while self.total > self.most and len(self) > 1:
             del self[next(iter(self))]
+
+    def __delitem__(self, key: K) -> None:
+        self.total -= self.size(self[key])
+        super().__delitem__(key)

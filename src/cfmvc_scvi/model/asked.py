@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
+from cfmvc_scvi.data import CountRows
 from cfmvc_scvi.model.answer import condition_columns
-from cfmvc_scvi.model.cells import CellBatch, Group, Groups
+from cfmvc_scvi.model.cells import CellBatch, Group, Groups, input_columns
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.networks import Inputs
 from cfmvc_scvi.model.prediction import Parts, draw_names
@@ -26,6 +27,7 @@ from cfmvc_scvi.model.trust import trust_of_cells
 __all__ = ["Asked", "minibatches", "with_parts"]
 
 _BATCH = 1024
+_NOT_READ = {REGISTRY_KEYS.X_KEY, REGISTRY_KEYS.MINIFY_TYPE_KEY, CFMVC_REGISTRY_KEYS.PERTURBATION_KEY}
 
 
 @dataclass(frozen=True)
@@ -113,17 +115,18 @@ def minibatches(
         np.arange(i * size, min((i + 1) * size, len(asked.rows)))
         for i in (range(n_batches) if numbers is None else numbers)
     ]
-    niche = _niche(model, data)
-    if model._rna(data).isbacked:  # scvi reads files in the order of their rows, whatever the order asked for
-        chosen = [cells[np.argsort(asked.rows[cells], kind="stable")] for cells in chosen]
-    loader = model._make_data_loader(data, indices=asked.rows[np.concatenate(chosen)], batch_size=size)
+    niche, manager = _niche(model, data), model.get_anndata_manager(data, required=True)
+    get, keys = manager.get_from_registry, set(manager.data_registry) - _NOT_READ
+    inputs = {key: input_columns(get(key)) for key in sorted(keys)}
+    counts = CountRows(get(REGISTRY_KEYS.X_KEY), np.arange(data.n_obs))
     wanted = next(iter(asked.taken_to.values()))
-    for cells, tensors in zip(chosen, loader, strict=True):
-        inputs = {key: tensor.cpu().numpy() for key, tensor in tensors.items()}
-        counts = sp.csr_matrix(inputs.pop(REGISTRY_KEYS.X_KEY))
-        near = None if niche is None else niche[asked.rows[cells]]
+    for cells in chosen:
+        cells = cells[np.argsort(asked.rows[cells], kind="stable")]  # the order in which files are read fastest
+        rows = asked.rows[cells]
+        near = None if niche is None else niche[rows]
         groups = asked.own.take(cells), wanted.take(cells)
-        yield cells, CellBatch(inputs, counts, asked.names[cells], *groups, near)
+        own = {key: values[rows] for key, values in inputs.items()}
+        yield cells, CellBatch(own, counts[rows], asked.names[cells], *groups, near)
 
 
 def with_parts(parts: Parts, obs: pd.DataFrame, var: pd.DataFrame) -> AnnData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +14,7 @@ from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.data import condition_table
 from cfmvc_scvi.model.networks import Inputs
 
-__all__ = ["CellBatch", "Group", "Groups", "with_batch"]
+__all__ = ["CellBatch", "Group", "Groups", "input_columns", "with_batch"]
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,12 @@ class CellBatch:
     def with_wanted_batch(self) -> Inputs:
         """Return the inputs with the batch asked for where one is."""
         return with_batch(self.inputs, self.wanted.spread(lambda group: group.batch))
+
+
+def input_columns(values: Any) -> NDArray:
+    """Return registered values as a matrix, one row per cell, in the types of a minibatch."""
+    array = np.asarray(values)
+    return array.reshape(len(array), -1).astype(np.int64 if array.dtype.kind in "biu" else np.float32)
 
 
 def with_batch(inputs: Inputs, batch: NDArray[np.int64]) -> Inputs:

@@ -19,6 +19,7 @@ from cfmvc_scvi.model.answer import check_target, installed_versions, virtual_ce
 from cfmvc_scvi.model.asked import Asked, minibatches, with_parts
 from cfmvc_scvi.model.cells import Group
 from cfmvc_scvi.model.engine import Engine
+from cfmvc_scvi.model.kept import Kept
 from cfmvc_scvi.model.plan import Observation
 from cfmvc_scvi.model.prediction import Parts, answered, chosen_seed, gathered, provenance
 from cfmvc_scvi.model.question import (
@@ -33,7 +34,6 @@ from cfmvc_scvi.model.question import (
     level_of,
 )
 from cfmvc_scvi.model.store import ChunkStore
-from cfmvc_scvi.model.torch_networks import TorchNetworks
 from cfmvc_scvi.model.virtual import VirtualCells
 from cfmvc_scvi.observe import cell_choice
 
@@ -44,6 +44,8 @@ Output: TypeAlias = Literal["counts", "rate", "normalized", "latent"]
 
 class CounterfactualMixin(ModelPart):
     """`predict_counterfactual` and `sample_cells` of `CFMVC`."""
+
+    _kept: Any = None  # a Kept, after the first prediction
 
     @torch.inference_mode()
     def predict_counterfactual(
@@ -178,7 +180,7 @@ class CounterfactualMixin(ModelPart):
         if store is not None:
             question = {**asked_of, **more, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
             key = store.begin(question, key, self.module, asked)
-        observations = [Observation(engine, heterogeneity, key, draw) for draw in range(n_samples)]
+        observations = [self._kept.observation(engine, heterogeneity, key, draw) for draw in range(n_samples)]
         numbers = None if store is None else store.missing
         found = (
             _in_order(cells, answered(cells_of, asked.groups_of(cells), observations, output))
@@ -290,8 +292,9 @@ class CounterfactualMixin(ModelPart):
             raise UnsupportedError("The counts of this model's data were minified away; predict with the full data.")
 
     def _engine(self, guidance_scale: float, solver: SolverConfig | None, strength: float = 1.0) -> Engine:
-        networks = TorchNetworks(self.module)
-        return Engine(networks, self._reference, self.source_, solver or SolverConfig(), guidance_scale, strength)
+        if self._kept is None or not self._kept.fits(self.module, self._reference):
+            self._kept = Kept(self.module, self._reference)
+        return self._kept.engine(self.source_, solver or SolverConfig(), guidance_scale, strength)
 
     def _query(self, adata: AnnData | None) -> Any:
         """Return validated cells; those that training has not seen are checked as setup does."""
@@ -310,5 +313,7 @@ class CounterfactualMixin(ModelPart):
 
 def _in_order(cells: np.ndarray, parts: Parts) -> Parts:
     """Return the parts of a minibatch in the order in which its cells were asked about."""
+    if (np.diff(cells) > 0).all():
+        return parts
     order = np.argsort(cells, kind="stable")
     return {place: values[order] for place, values in parts.items()}

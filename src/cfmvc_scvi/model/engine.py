@@ -23,6 +23,7 @@ __all__ = ["Engine", "flow_coordinates"]
 Array = NDArray[np.float64]
 
 _KEPT = 4096  # residuals and offsets
+_RECENT = 32  # latents of reference cells
 
 
 def flow_coordinates(
@@ -65,6 +66,11 @@ class Engine:
     n_solved: int = 0
     n_evaluations: int = 0
     _cache: BoundedDict[Any, Any] = field(default_factory=lambda: BoundedDict(_KEPT), repr=False)
+    _recent: BoundedDict[Any, Any] = field(default_factory=lambda: BoundedDict(_RECENT), repr=False)
+
+    def share(self, other: Engine) -> None:
+        """Use what an engine of the same networks, reference and options has found, and let it use what this finds."""
+        self._cache, self._recent = other._cache, other._recent
 
     @property
     def solved(self) -> tuple[int, int]:
@@ -123,11 +129,15 @@ class Engine:
 
     def _moved(self, cells: CellBatch, z: Array, origin: Array, rows: NDArray[np.int64]) -> Array:
         """Return the latents of cells of which these rows change, from their sources `origin`."""
-        n = self.networks.n_intrinsic
-        niche = None if cells.niche is None else cells.niche[rows]
-        own, groups = cells.own.take(rows), cells.wanted.take(rows)
+        niche, groups = None if cells.niche is None else cells.niche[rows], cells.wanted.take(rows)
         u, solutions = advance(self._solve, origin[rows], self._conditions(groups, niche), **self._options)
         self._record(solutions)
+        return self._arrived(cells, z, u, rows)
+
+    def _arrived(self, cells: CellBatch, z: Array, u: Array, rows: NDArray[np.int64]) -> Array:
+        """Return the latents of cells of which these rows went to `u`, whose mean residuals are not damped yet."""
+        n = self.networks.n_intrinsic
+        own, groups = cells.own.take(rows), cells.wanted.take(rows)
         for (before, after), members in own.pairs(groups).items():
             u[members] -= (1 - self.residual_damping) * self.residual_mean(before, after)
         if self.strength != 1:
@@ -186,19 +196,37 @@ class Engine:
         return self._cache[key]
 
     def _residual_mean(self, own: Group, wanted: Group) -> Array:
-        cells = self.reference_cells(own, wanted)
-        u = self.standardise(self.encode(cells)[:, : self.networks.n_intrinsic])
         if own == wanted:
-            return np.zeros_like(u[0])
+            return np.zeros(self.networks.n_intrinsic)
+        z, moved = self._transported(own, wanted)
         shift = self._offset(wanted) - self._offset(own)
-        mean: Array = (self._transport(u, cells) - u - shift).mean(axis=0)
+        mean: Array = (moved - self.standardise(z[:, : self.networks.n_intrinsic]) - shift).mean(axis=0)
         return mean
 
-    def _transport(self, u: Array, cells: CellBatch) -> Array:
-        own, wanted = (self._conditions(groups, cells.niche) for groups in (cells.own, cells.wanted))
-        moved, solutions = transport(self._solve, u, own, wanted, **self._options)
-        self._record(solutions)
-        return moved
+    def reference_encoded(self, own: Group) -> Array:
+        """Return the posterior means of the reference cells of a group, as `encode`."""
+        key = ("encoded", own)
+        if key not in self._recent:
+            self._recent[key] = self.encode(self.reference_cells(own, own))
+        return self._recent[key]
+
+    def reference_latents(self, own: Group, wanted: Group) -> tuple[Array, Array]:
+        """Return what `latents` gives for the reference cells of a group that was seen, under another."""
+        z, moved = self._transported(own, wanted)
+        return z, self._arrived(self.reference_cells(own, wanted), z, moved.copy(), np.arange(len(z)))
+
+    def _transported(self, own: Group, wanted: Group) -> tuple[Array, Array]:
+        """Return the latents z of the reference cells of a group, and where the flow takes their u."""
+        key = ("transported", own, wanted)
+        if key not in self._recent:
+            cells = self.reference_cells(own, wanted)
+            z = self.reference_encoded(own)
+            u = self.standardise(z[:, : self.networks.n_intrinsic])
+            conditions = (self._conditions(groups, cells.niche) for groups in (cells.own, cells.wanted))
+            moved, solutions = transport(self._solve, u, *conditions, **self._options)
+            self._record(solutions)
+            self._recent[key] = z, moved
+        return self._recent[key]
 
     def _record(self, solutions: list[Solved]) -> None:
         self.n_solved += len(solutions)

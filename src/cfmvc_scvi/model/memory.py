@@ -16,6 +16,7 @@ from cfmvc_scvi.config import PairConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts, CountRows, PerturbationField, condition_table
 from cfmvc_scvi.errors import DataError, NotTrainedError
 from cfmvc_scvi.model._base import ModelPart
+from cfmvc_scvi.model.cells import input_columns
 from cfmvc_scvi.model.engine import flow_coordinates
 from cfmvc_scvi.model.niche import neighbour_mean
 from cfmvc_scvi.model.panel import Panel
@@ -91,7 +92,7 @@ class MemoryMixin(ModelPart):
         get = self.adata_manager.get_from_registry
         counts = CountRows(get(REGISTRY_KEYS.X_KEY), cells)
         keys = set(self.adata_manager.data_registry) - {REGISTRY_KEYS.X_KEY, CFMVC_REGISTRY_KEYS.PERTURBATION_KEY}
-        tensors = {key: _columns(get(key))[cells] for key in sorted(keys)}
+        tensors = {key: input_columns(get(key))[cells] for key in sorted(keys)}
         names = np.asarray(self._rna(self.adata).obs_names, dtype=str)[cells]
         everything = Panel(counts, tensors, names, condition, context, cells)
         rng = np.random.default_rng(seed)
@@ -181,9 +182,3 @@ class MemoryMixin(ModelPart):
             self.source_,
             np.random.default_rng(seed),
         )
-
-
-def _columns(values: Any) -> np.ndarray:
-    """Return registered values as a matrix, one row per cell, in the types of a minibatch."""
-    array = np.asarray(values)
-    return array.reshape(len(array), -1).astype(np.int64 if array.dtype.kind in "biu" else np.float32)

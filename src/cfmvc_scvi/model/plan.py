@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from cfmvc_scvi.config import ObservationConfig
 from cfmvc_scvi.model.cells import CellBatch, Group
 from cfmvc_scvi.model.engine import Engine
 from cfmvc_scvi.model.level import Level
+from cfmvc_scvi.model.shares import Shares
 from cfmvc_scvi.observe import (
     ResponseFilter,
     cell_choice,
@@ -35,7 +36,7 @@ __all__ = ["Observation", "Plan", "whole"]
 
 Array = NDArray[np.float64]
 
-_KEPT = 256  # plans, filters and lent quantiles; the last are `(cells, genes)` of a group
+_MOST_BYTES = 2**29  # of plans and filters, and of lent quantiles, which are `(cells, genes)` of a group
 
 
 @dataclass(frozen=True)
@@ -87,23 +88,33 @@ class Observation:
     seed: int
     draw: int = 0
     config: ObservationConfig = field(default_factory=ObservationConfig)
-    _cache: BoundedDict[Any, Any] = field(default_factory=lambda: BoundedDict(_KEPT), repr=False)
+    _cache: BoundedDict[Any, Any] = field(default_factory=lambda: BoundedDict(_MOST_BYTES, _n_bytes), repr=False)
+    _lent: BoundedDict[Any, Any] = field(default_factory=lambda: BoundedDict(_MOST_BYTES, _n_bytes), repr=False)
 
-    def matrix(self, cells: CellBatch, observed: Array, moved: Array, output: str) -> sp.csr_matrix | Array:
+    def share(self, other: Observation) -> None:
+        """Use what an observation with the same arguments has found, and let it use what this finds."""
+        self._cache, self._lent = other._cache, other._lent
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of what was found so far."""
+        return self._cache.total + self._lent.total
+
+    def matrix(self, cells: CellBatch, shares: Shares, output: str) -> sp.csr_matrix | Array:
         """Return counts, expected counts (``"rate"``) or expected counts per 10,000 of the cells, `(cells, genes)`."""
         if output == "counts":
-            return self.counts(cells, observed, moved)
+            return self.counts(cells, shares)
         depth = np.asarray(cells.counts.sum(axis=1), dtype=float) / 1e4 if output == "rate" else 1.0
-        return self.rate(cells, observed, moved) * depth
+        return self.rate(cells, shares) * depth
 
-    def counts(self, cells: CellBatch, observed: Array, moved: Array) -> sp.csr_matrix:
+    def counts(self, cells: CellBatch, shares: Shares) -> sp.csr_matrix:
         """Return coupled counts `(cells, genes)`, CSR; a cell asked for under its own condition keeps its counts."""
         blocks, order = [], []
         for own, wanted, rows in cells.pairs():
             block = cells.counts[rows]
             if own != wanted:
                 plan, names = self.plan(own, wanted), cells.names[rows]
-                profiles = self._profiles(plan, cells.take(rows), observed[rows], moved[rows])
+                profiles = self._profiles(plan, shares, rows)
                 noise = self._uniforms(names, "thinning"), self._superposition(names, plan)
                 block = couple_counts(whole(block), plan.own_rate, plan.rate, plan.theta, *noise, profiles)
             blocks.append(block)
@@ -134,28 +145,27 @@ class Observation:
             )
         return result.tocsr()
 
-    def rate(self, cells: CellBatch, observed: Array, moved: Array) -> Array:
+    def rate(self, cells: CellBatch, shares: Shares) -> Array:
         """Return the expected counts per 10,000 of each cell under its wanted condition, `(cells, genes)`.
 
         They stand for the cell at its own depth. Differences between the responses of cells are shrunk to what is
         expected of them given the noise of the cells' counts; counts keep them in full, as a draw from the cells does.
         """
-        result, after = self._rates(cells, observed, moved)
+        result, after = self._rates(cells, shares)
         for own, wanted, rows in cells.pairs():
             response = None if own == wanted else self._response(own, wanted)
             result[rows] = after[rows] if response is None else response(result[rows], after[rows])
         return result
 
-    def _rates(self, cells: CellBatch, observed: Array, moved: Array) -> tuple[Array, Array]:
+    def _rates(self, cells: CellBatch, shares: Shares) -> tuple[Array, Array]:
         """Return the counts per 10,000 that the latents stand for, before and after, `(cells, genes)` each."""
-        before = self.engine.networks.fractions(observed, cells.inputs)
-        after = np.empty_like(before)
+        before, after = np.empty_like(shares.before), np.empty_like(shares.before)
         for own, wanted, rows in cells.pairs():
-            block = before[rows] * self._calibration(own)
+            block = shares.before[rows] * self._calibration(own)
             before[rows] = after[rows] = block = block * (1e4 / block.sum(axis=1, keepdims=True))
             if own != wanted:
                 plan = self.plan(own, wanted, same_depth=True)
-                profiles = self._profiles(plan, cells.take(rows), observed[rows], moved[rows])
+                profiles = self._profiles(plan, shares, rows)
                 after[rows] = expected_rate(block, plan.own_rate, plan.rate, profiles)
         return before, after
 
@@ -170,14 +180,16 @@ class Observation:
         key = ("response", own, wanted)
         if key not in self._cache:
             cells = self.engine.reference_cells(own, wanted)
-            before, after = self._rates(cells, *self.engine.latents(cells))
+            shares = Shares.of(self.engine.networks, cells, *self.engine.reference_latents(own, wanted))
+            before, after = self._rates(cells, shares)
             replicates = (self._change(again) for again in self._remeasured(cells, before))
             self._cache[key] = fit_response_filter(np.log1p(after) - np.log1p(before), replicates, self.config)
         return self._cache[key]
 
     def _change(self, cells: CellBatch) -> Array:
         """Return the change of log1p CP10k that the latents of cells stand for, `(cells, genes)`."""
-        before, after = self._rates(cells, *self.engine.latents(cells))
+        shares = Shares.of(self.engine.networks, cells, *self.engine.latents(cells))
+        before, after = self._rates(cells, shares)
         return np.log1p(after) - np.log1p(before)
 
     def _remeasured(self, cells: CellBatch, rate: Array) -> Iterator[CellBatch]:
@@ -196,7 +208,7 @@ class Observation:
         if key not in self._cache:
             group = own if self.engine.is_seen(own) else own.control()
             cells = self.engine.reference_cells(group, group)
-            decoded = self.engine.networks.fractions(self.engine.encode(cells), cells.inputs).mean(axis=0)
+            decoded = self.engine.networks.fractions(self.engine.reference_encoded(group), cells.inputs).mean(axis=0)
             self._cache[key] = mean_rate(whole(cells.counts)) / (1e4 * decoded)
         return self._cache[key]
 
@@ -246,28 +258,22 @@ class Observation:
         plan = Plan(own_rate, own_rate, *self.noise_of(wanted))
         profiles = None
         if self.heterogeneity > 0:
-            observed, moved = self.engine.latents(cells)
-            shares = self._shares(cells, observed, moved)
-            plan = replace(plan, mean_fractions=(shares[0].mean(axis=0), shares[1].mean(axis=0)))
-            profiles = self._relative(plan, shares)
+            shares = Shares.of(self.engine.networks, cells, *self.engine.reference_latents(own, wanted))
+            plan = replace(plan, mean_fractions=(shares.before.mean(axis=0), shares.after.mean(axis=0)))
+            profiles = self._relative(plan, shares.before, shares.after)
             plan = replace(plan, theta=residual_dispersion(plan.theta, profiles[1].var(axis=0), self.config))
         noise = self._uniforms(cells.names, "thinning"), self._superposition(cells.names, plan)
         goal = self.goal(cells, own, wanted)
         config = replace(self.config, match_depth_change=0.0) if same_depth else self.config
         return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config).rate)
 
-    def _profiles(self, plan: Plan, cells: CellBatch, observed: Array, moved: Array) -> tuple[Array, Array] | None:
-        """Return the rates of each cell relative to its context's, before and after; None if all are alike."""
+    def _profiles(self, plan: Plan, shares: Shares, rows: NDArray[np.int64]) -> tuple[Array, Array] | None:
+        """Return the rates of these cells relative to their context's, before and after; None if all are alike."""
         if plan.mean_fractions is None:
             return None
-        return self._relative(plan, self._shares(cells, observed, moved))
+        return self._relative(plan, shares.before[rows], shares.after[rows])
 
-    def _shares(self, cells: CellBatch, observed: Array, moved: Array) -> tuple[Array, Array]:
-        """Return the decoded shares of the genes, `(cells, genes)`, before and after."""
-        fractions = self.engine.networks.fractions
-        return fractions(observed, cells.inputs), fractions(moved, cells.with_wanted_batch())
-
-    def _relative(self, plan: Plan, shares: tuple[Array, Array]) -> tuple[Array, Array]:
+    def _relative(self, plan: Plan, *shares: Array) -> tuple[Array, Array]:
         """Return shares `(cells, genes)` before and after relative to their means over the reference cells."""
         assert plan.mean_fractions is not None
         most = self.config.largest_profile
@@ -283,8 +289,8 @@ class Observation:
             return 0.0
         z, networks = self.engine.encode(cells), self.engine.networks
         technical = networks.technical(cells.counts, cells.with_wanted_batch())
-        before, after = self._shares(cells, z, np.hstack([z[:, : networks.n_intrinsic], technical]))
-        return (np.log1p(1e4 * after) - np.log1p(1e4 * before)).mean(axis=0)
+        shares = Shares.of(networks, cells, z, np.hstack([z[:, : networks.n_intrinsic], technical]))
+        return (np.log1p(1e4 * shares.after) - np.log1p(1e4 * shares.before)).mean(axis=0)
 
     def _partners(self, level: Level, wanted: Group) -> tuple[NDArray[np.int64], Array]:
         """Return the panel rows that lend their noise to a group, and the probability of each."""
@@ -315,15 +321,23 @@ class Observation:
         return quantiles
 
     def _lent_quantiles(self, condition: int, context: int) -> tuple[NDArray[np.int64], Array]:
-        key = ("quantiles", condition, context)
-        if key not in self._cache:
+        key = condition, context
+        if key not in self._lent:
             panel = self.engine.reference.panel
             rows = panel.rows(condition, context)
             counts = whole(panel.counts[rows])
             theta = perturbed_dispersion([counts], np.ones(1), self.config)
             uniforms = self._uniforms(panel.names[rows], "quantile")
-            self._cache[key] = rows, partner_uniforms(counts, theta, uniforms)
-        return self._cache[key]
+            self._lent[key] = rows, partner_uniforms(counts, theta, uniforms)
+        return self._lent[key]
+
+
+def _n_bytes(value: Any) -> int:
+    """Return the size of the arrays in a value of the caches."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    parts = vars(value).values() if is_dataclass(value) else value if isinstance(value, tuple) else ()
+    return sum(map(_n_bytes, parts), start=1)
 
 
 def whole(counts: sp.csr_matrix) -> sp.csr_matrix:

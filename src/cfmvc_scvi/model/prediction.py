@@ -17,6 +17,7 @@ from cfmvc_scvi.model.cells import CellBatch, Groups
 from cfmvc_scvi.model.level import Level
 from cfmvc_scvi.model.plan import Observation
 from cfmvc_scvi.model.question import Known
+from cfmvc_scvi.model.shares import Shares, decoder_of
 
 __all__ = [
     "OBSERVED_KEY",
@@ -60,11 +61,17 @@ def answered(
     observed, moved = engine.latents_under(batch, list(wanted.values()))
     n = engine.networks.n_intrinsic
     parts: Parts = {OBSERVED_KEY: observed[:, :n].astype(np.float32)}
-    for (name, groups), latents in zip(wanted.items(), moved, strict=True):
+    asked = {name: batch.asked(groups) for name, groups in wanted.items()}
+    changed = {name: np.flatnonzero(each.changed()) for name, each in asked.items()}
+    needed = np.unique(np.concatenate(list(changed.values()))) if output == "counts" else None
+    before = decoder_of(engine.networks, observed, batch.inputs, needed)
+    for (name, each), latents in zip(asked.items(), moved, strict=True):
         place = "obsm/X_cfmvc_counterfactual" if name is None else f"obsm/X_{name}"
         parts[place] = latents[:, :n].astype(np.float32)
+        after = decoder_of(engine.networks, latents, each.with_wanted_batch(), changed[name])
+        shares = Shares(before, after)
         for observation in observations if output != "latent" else ():
-            matrix = observation.matrix(batch.asked(groups), observed, latents, output)
+            matrix = observation.matrix(each, shares, output)
             place = f"layers/{name}" if name is not None else f"X {observation.draw}" if observation.draw else "X"
             parts[place] = matrix.astype(np.float32)
     return parts

@@ -39,12 +39,25 @@ class TorchNetworks:
         self.location = _array(self.module.latent_location)
         self.scale = float(self.module.latent_scale)
 
+    def are_of(self, module: CFMVCModule) -> bool:
+        """Return whether the weights of `module` are still those that were copied."""
+        copied, current = self.module.state_dict(), module.state_dict()
+        return copied.keys() == current.keys() and all(
+            copied[name].device == value.device and torch.equal(copied[name], value.to(copied[name].dtype))
+            for name, value in current.items()
+        )
+
     @torch.inference_mode()
     def posterior(self, counts: sp.csr_matrix, inputs: Inputs) -> tuple[Array, Array]:
         """See `Networks.posterior`."""
-        tensors = self._tensors(inputs) | {CFMVC_REGISTRY_KEYS.X_KEY: self._tensor(counts.toarray())}
-        posterior = self.module.inference(**self.module._get_inference_input(tensors))["qz"]
-        return _array(posterior.loc), _array(posterior.scale)
+        values = counts.astype(np.float64)
+        depth = np.asarray(values.sum(axis=1))
+        if self.module.log_variational:
+            np.log1p(values.data, out=values.data)
+        batch = self._tensor(inputs[CFMVC_REGISTRY_KEYS.BATCH_KEY])
+        moments = self.module.z_encoder.moments(self._tensor(values.toarray()), batch, self._tensor(depth))
+        mean, sd = map(_array, moments)
+        return mean, sd
 
     @torch.inference_mode()
     def technical(self, counts: sp.csr_matrix, inputs: Inputs) -> Array:

@@ -37,6 +37,20 @@ class _SmoothBound(nn.Module):
         return _LOG_DISPERSION_BOUND * bounded / torch.sqrt(_LOG_DISPERSION_BOUND**2 - bounded**2)
 
 
+class _Unused(nn.Linear):
+    """A layer that the likelihood has no use for: its weights stay where scvi keeps them, and cost no time."""
+
+    @classmethod
+    def of(cls, layer: nn.Linear) -> _Unused:
+        with torch.device("meta"):  # draws no weights
+            unused = cls(layer.in_features, layer.out_features)
+        unused.weight, unused.bias = layer.weight, layer.bias
+        return unused
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
 def _positive(counts: Poisson) -> Poisson:
     """Return counts whose rate is above zero, by as much as scvi's negative binomial is inside its logarithms.
 
@@ -129,6 +143,8 @@ class CFMVCModule(VAE):
             var_activation=softplus,
             **(vae_kwargs.get("extra_encoder_kwargs") or {}),
         )
+        if self.gene_likelihood != "zinb":  # scvi's decoder computes the share of zeros whatever the likelihood
+            self.decoder.px_dropout_decoder = _Unused.of(self.decoder.px_dropout_decoder)
         if isinstance(getattr(self, "px_r", None), nn.Parameter):
             parametrize.register_parametrization(self, "px_r", _SmoothBound())
         self.register_buffer("latent_location", torch.zeros(n_intrinsic))

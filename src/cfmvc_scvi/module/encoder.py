@@ -61,7 +61,7 @@ class IntrinsicTechnicalEncoder(Encoder):
         posterior = Normal(*self.moments(x, batch_index))
         return posterior, posterior.rsample()
 
-    def moments(self, x: Tensor, batch_index: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, x: Tensor, batch_index: Tensor, depth: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the posterior, `(cells, n_intrinsic + n_technical)` each.
 
         Parameters
@@ -70,13 +70,17 @@ class IntrinsicTechnicalEncoder(Encoder):
             `(cells, genes)` counts, or log1p of them.
         batch_index
             `(cells, 1)` batch codes.
+        depth
+            `(cells, 1)` counts of each cell, where they are known; None reads them off `x`.
         """
         hidden = self.encoder(x)
         # not in half precision: the variance of a posterior, and what is computed from it, would lose its digits
         mean, raw_variance = (_at_least_single(head(hidden)) for head in (self.mean_encoder, self.var_encoder))
         if self.n_technical:
-            counts = torch.expm1(_at_least_single(x)) if self.log_input else x
-            location, raw = self.technical(counts.sum(dim=-1, keepdim=True), batch_index)
+            if depth is None:
+                counts = torch.expm1(_at_least_single(x)) if self.log_input else x
+                depth = counts.sum(dim=-1, keepdim=True)
+            location, raw = self.technical(depth, batch_index)
             mean, raw_variance = torch.cat([mean, location], dim=-1), torch.cat([raw_variance, raw], dim=-1)
         return mean, (self.var_activation(raw_variance) + self.var_eps).sqrt()
 
