@@ -86,12 +86,8 @@ effect = {
     for name, part in {"A+B": both, "true": truth, **single}.items()
 }
 figure, axes = plt.subplots(1, 2, figsize=(8.4, 4.2), layout="constrained")
-pl.delta(
-    effect["A+B"], effect["true"], list(adata.var_names), title="A+B, which other types had", ax=axes[0], show=False
-)
-pl.delta(
-    effect["A"] + effect["B"], effect["true"], list(adata.var_names), title="sum of A and B", ax=axes[1], show=False
-)
+pl.delta(effect["A+B"], effect["true"], list(adata.var_names), title="A+B, which other types had", ax=axes[0])
+pl.delta(effect["A"] + effect["B"], effect["true"], list(adata.var_names), title="sum of A and B", ax=axes[1])
 plt.show()
 
 # %% [markdown]

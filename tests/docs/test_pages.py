@@ -23,6 +23,22 @@ def test_every_room_is_on_the_api_page():
     assert (folders | files) - named == {"callbacks", "cli"}  # told of in words there, and in command_line.md
 
 
+@pytest.mark.extra
+def test_notebooks_are_what_their_sources_say():
+    jupytext = pytest.importorskip("jupytext")
+    sources = {path.stem: path for path in (ROOT / "tutorials").glob("*.py")}
+    notebooks = {path.stem: path for path in (ROOT / "docs" / "tutorials").glob("*.ipynb")}
+    index = (ROOT / "docs" / "tutorials" / "index.md").read_text().split("```")[1]
+    assert sources.keys() == notebooks.keys() == set(index.split()[3:])
+    stale = [
+        name
+        for name, path in sources.items()
+        if [cell.source for cell in jupytext.read(path).cells]
+        != [c.source for c in jupytext.read(notebooks[name]).cells]
+    ]
+    assert stale == [], f"run: python docs/execute_tutorials.py {' '.join(stale)}"
+
+
 def test_llms_txt_names_pages_that_exist():
     pages = re.findall(r"\]\(([\w/]+)\.html\)", (ROOT / "docs" / "llms.txt").read_text())
     assert pages

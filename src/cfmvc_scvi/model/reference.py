@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -392,7 +391,17 @@ class Reference:
         )
 
 
-def group_means(values: Array, reference: Reference, condition: Sequence[int], context: Sequence[int]) -> Array:
-    """Return the mean of `values` `(cells, dims)` in each group of `reference`, `(groups, dims)`."""
+def group_means(
+    values: NDArray[np.floating],
+    cells: NDArray[np.int64],
+    reference: Reference,
+    condition: NDArray[np.int64],
+    context: NDArray[np.int64],
+) -> Array:
+    """Return the mean of `values` `(all cells, dims)` in each group of `reference`, `(groups, dims)`.
+
+    `cells` are those that count, of which `condition` and `context` are the codes.
+    """
     pairs = np.column_stack([condition, context])
-    return np.stack([values[(pairs == group).all(axis=1)].mean(axis=0) for group in reference.groups])
+    members = (cells[(pairs == group).all(axis=1)] for group in reference.groups)
+    return np.stack([values[rows].astype(float).mean(axis=0) for rows in members])
