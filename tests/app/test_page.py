@@ -15,6 +15,7 @@ import pytest
 import cfmvc_scvi.app
 
 SCRIPT = Path(cfmvc_scvi.app.__file__).with_name("_page.py")
+_PATIENCE = 600_000  # milliseconds; a prediction takes a few seconds, on a busy machine minutes
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -67,15 +68,16 @@ def test_in_a_browser(address, tmp_path):
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 1250})
+        page.set_default_timeout(_PATIENCE)
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
-        page.get_by_text("Cell by cell").wait_for(timeout=180_000)
+        page.get_by_text("Cell by cell").wait_for()
         page.get_by_role("heading", name="A in B").wait_for()
-        page.locator("img").nth(1).wait_for(timeout=180_000)
+        page.locator("img").nth(1).wait_for()
         page.get_by_label("these cells").click()
         page.get_by_role("option", name="T", exact=True).click()
-        page.get_by_role("heading", name="A in T").wait_for(timeout=180_000)
+        page.get_by_role("heading", name="A in T").wait_for()
         with page.expect_download() as download:
             page.get_by_role("button", name="Download the predicted cells").click()
         assert download.value.suggested_filename == "A.h5ad"

@@ -49,3 +49,12 @@ def test_genes_without_counts_can_be_drawn():
 def test_bad_input(values, genes, error):
     with pytest.raises(error):
         pl.distributions(values, genes)
+
+
+def test_long_names_are_cut_and_turned(cells):
+    one_group = {"control": cells["control"]}
+    labels = pl.distributions(one_group, ["APOBEC3A_ENSG00000128383", "IFI6"]).get_xticklabels()
+    assert [label.get_text() for label in labels] == ["APOBEC3A_ENSG…", "IFI6"]
+    assert [label.get_rotation() for label in labels] == [30.0, 30.0]
+    short = pl.distributions(one_group, ["ISG15", "IFI6"]).get_xticklabels()
+    assert [label.get_rotation() for label in short] == [0.0, 0.0]

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from cfmvc_scvi.pl._style import GREY, figure_of
 
-__all__ = ["label_points"]
+__all__ = ["label_points", "shorten"]
 
+_LONGEST_NAME = 14  # characters of a gene
 _OFFSETS = ((4, 2), (-4, 2), (4, -8), (-4, -8), *((x, y) for x in (12, -12, 28, -28) for y in (12, -18, 0)))  # points
 
 
@@ -48,6 +49,11 @@ def label_points(
                 text.remove()
         if np.isfinite(covered[best]):
             boxes_taken.append(boxes[best])
+
+
+def shorten(name: str) -> str:
+    """Cut a name of a gene that would not fit."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _text(ax: Axes, name: str, point: NDArray[np.float64], offset: tuple[int, int], size: float) -> Annotation:

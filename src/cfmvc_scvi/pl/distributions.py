@@ -8,13 +8,17 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from cfmvc_scvi.errors import DataError, NonFiniteError
+from cfmvc_scvi.pl._labels import shorten
 from cfmvc_scvi.pl._style import colours, finish, new_axes, plain
+
+_LETTERS = 5  # of a name, that have room below a violin
 
 
 def distributions(
@@ -75,7 +79,11 @@ def distributions(
         for body in parts["bodies"]:
             body.set(facecolor=palette[name], edgecolor="none", alpha=0.85)
         ax.scatter(positions, cells.mean(axis=0), s=12, color="white", edgecolors="black", linewidths=0.6, zorder=3)
-    ax.set_xticks(np.arange(len(genes)), [str(gene) for gene in genes])
+    names = [shorten(str(gene)) for gene in genes]
+    ax.set_xticks(np.arange(len(genes)), names)
+    if max(map(len, names)) > _LETTERS * len(groups):
+        ax.tick_params(axis="x", labelrotation=30)
+        plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     ax.set_ylabel(ylabel, fontsize=9)
     ax.set_ylim(bottom=min(0.0, min(cells.min() for cells in groups.values())))
     plain(ax)

@@ -14,10 +14,10 @@ from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import pdist, squareform
 
 from cfmvc_scvi.errors import DataError, NonFiniteError, UnknownConditionError
+from cfmvc_scvi.pl._labels import shorten
 from cfmvc_scvi.pl._style import figure_of, finish, new_axes
 
 _CMAP = "RdBu_r"
-_LONGEST_NAME = 14  # characters of a gene
 _MOST_NUMBERS = 12  # rows of a similarity map in whose cells numbers can be read
 
 
@@ -79,7 +79,7 @@ def effects(
     labels = [f"{perturbation} · {context}" if several else context for perturbation, context in matrix.index]
     marked = [f"{label} ∘" if new else label for label, new in zip(labels, predicted, strict=True)]
     ax.set_yticks(np.arange(len(matrix)), marked, fontsize=8)
-    ax.set_xticks(np.arange(len(top)), [_short(str(gene)) for gene in matrix.columns], fontsize=8, rotation=90)
+    ax.set_xticks(np.arange(len(top)), [shorten(str(gene)) for gene in matrix.columns], fontsize=8, rotation=90)
     first = matrix.index.get_level_values(0)
     for row in np.flatnonzero(first[1:] != first[:-1]) if matrix.index.get_level_values(1).nunique() > 1 else ():
         ax.axhline(row + 0.5, color="white", linewidth=3.0)
@@ -195,7 +195,3 @@ def _order(distance: NDArray[np.float64]) -> NDArray[np.intp]:
     if len(distance) == 0:
         return np.zeros(1, dtype=np.intp)
     return leaves_list(optimal_leaf_ordering(linkage(distance, "average"), distance))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
