@@ -117,3 +117,28 @@ def test_no_validation_pairs_no_validation(table):
     train, alone = np.arange(100), np.flatnonzero(table.condition == 1)[-3:]
     data = LatentDataModule(table, (train, alone, alone[:0]), source="control", config=EXACT, seed=0)
     assert data.val_dataloader() == []
+
+
+@pytest.mark.parametrize("source", ["control", "noise"])
+def test_observed_cells_are_of_the_group_and_leave_the_pairs_alone(table, source):
+    config = PairConfig(posterior_noise=False, identity_share=0.25)
+    clean = LatentTable(**{**vars(table), "variance": np.zeros_like(table.variance)})
+    cells = np.arange(100)
+    plain = PairSampler(clean, cells, source, config).pairs(300, np.random.default_rng(3))
+    pairs = PairSampler(clean, cells, source, config, observed=True).pairs(300, np.random.default_rng(3))
+    for key, value in plain.items():
+        assert (pairs[key] == value).all(), key
+    pairs = {key: value.numpy() for key, value in pairs.items()}
+    drawn, taking = pairs["observed_cell"], pairs["group"] >= 0
+    assert np.isin(drawn, cells).all()
+    np.testing.assert_array_equal(table.designs[table.condition[drawn]], pairs["design"])
+    np.testing.assert_array_equal(table.context_features[table.context[drawn]], pairs["context"])
+    kinds = np.column_stack([table.condition[drawn], table.context[drawn], pairs["group"]])[taking]
+    assert len(np.unique(kinds, axis=0)) == len(np.unique(kinds[:, :2], axis=0)) == len(np.unique(kinds[:, 2]))
+    offset = 0 if source == "control" else clean.offsets[table.condition[drawn], table.context[drawn]]
+    np.testing.assert_allclose(pairs["observed"][taking], (table.mean[drawn] - offset)[taking], atol=1e-6)
+    if source == "control":
+        assert (~taking).sum() == 75  # control cells that stay
+        assert set(pairs["source_cell"][taking]) <= set(np.flatnonzero(table.condition == 0))
+    target = rows_of(table, pairs["z_1"] + (0 if source == "control" else offset))
+    assert np.mean(target[taking] == drawn[taking]) < 0.3  # drawn apart from the pairs

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
@@ -20,11 +21,13 @@ from cfmvc_scvi.model.cells import input_columns
 from cfmvc_scvi.model.engine import flow_coordinates
 from cfmvc_scvi.model.niche import neighbour_mean
 from cfmvc_scvi.model.panel import Panel
-from cfmvc_scvi.model.reference import Reference, group_means
+from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.relatives import Embeddings
 from cfmvc_scvi.train import LatentTable, MinibatchCoupler, principal_axes
 
 __all__ = ["MemoryMixin"]
+
+_ENCODED = 2048 * 16  # cells at a time, whole minibatches
 
 Splits = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -118,20 +121,32 @@ class MemoryMixin(ModelPart):
         -------
         Mean, variance and niche of all cells in the flow's coordinates.
         """
-        mean, variance = super().get_latent_representation(return_dist=True, batch_size=2048)
-        n = self.module.n_intrinsic
-        mean, variance = mean[:, :n], variance[:, :n]
+        mean, variance = self._encoded()
         cells = np.concatenate(self._splits()[:2])
         if not self.is_query_:
             self.module.fit_standardisation(torch.as_tensor(mean[cells], device=self.module.device))
         location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
-        u, variance = (mean - location) / scale, variance / scale**2
-        niche = self._niche(self.adata_manager, u)
         if not self.is_query_:
             condition, context = self._groups()
-            means = group_means(mean[cells].astype(float), self._reference, condition[cells], context[cells])
+            means = _group_means(mean, cells, self._reference, condition[cells], context[cells])
+        mean -= location  # in place: with many cells, copies of their latents are most of the memory
+        mean /= scale
+        variance /= scale**2
+        niche = self._niche(self.adata_manager, mean)
+        if not self.is_query_:
             self._reference = self._reference.with_latents(means, niche)
-        return u, variance, niche
+        return mean, variance, niche
+
+    def _encoded(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the posterior mean and variance of the intrinsic latent of all cells, `(cells, n_intrinsic)` each."""
+        n_cells, n = self.adata.n_obs, self.module.n_intrinsic
+        both = np.empty((2, n_cells, n), dtype=np.float32)
+        for start in range(0, n_cells, _ENCODED):
+            rows = np.arange(start, min(start + _ENCODED, n_cells))
+            parts = super().get_latent_representation(indices=rows, return_dist=True, batch_size=2048)
+            for whole, part in zip(both, parts, strict=True):
+                whole[rows] = part[:, :n]
+        return both[0], both[1]
 
     def _latent_table(self) -> LatentTable:
         if self._reference is None:
@@ -140,8 +155,8 @@ class MemoryMixin(ModelPart):
         condition, context = self._groups()
         location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
         return LatentTable(
-            mean=mean.astype(np.float32),
-            variance=variance.astype(np.float32),
+            mean=mean,
+            variance=variance,
             condition=condition,
             context=context,
             designs=self._reference.designs,
@@ -182,3 +197,19 @@ class MemoryMixin(ModelPart):
             self.source_,
             np.random.default_rng(seed),
         )
+
+
+def _group_means(
+    values: NDArray[np.floating],
+    cells: NDArray[np.int64],
+    reference: Reference,
+    condition: NDArray[np.int64],
+    context: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return the mean of `values` `(all cells, dims)` in each group of `reference`, `(groups, dims)`.
+
+    `cells` are those that count, of which `condition` and `context` are the codes.
+    """
+    pairs = np.column_stack([condition, context])
+    members = (cells[(pairs == group).all(axis=1)] for group in reference.groups)
+    return np.stack([values[rows].astype(float).mean(axis=0) for rows in members])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -390,9 +389,3 @@ class Reference:
             embeddings=None if embeddings is None else Embeddings(**embeddings),
             _goals={int(code): EffectGoal(**goal) for code, goal in state.get("goals", {}).items()},
         )
-
-
-def group_means(values: Array, reference: Reference, condition: Sequence[int], context: Sequence[int]) -> Array:
-    """Return the mean of `values` `(cells, dims)` in each group of `reference`, `(groups, dims)`."""
-    pairs = np.column_stack([condition, context])
-    return np.stack([values[(pairs == group).all(axis=1)].mean(axis=0) for group in reference.groups])

@@ -319,10 +319,16 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
                 CFMVCWarning,
                 stacklevel=4,
             )
-        data = LatentDataModule(table, self._splits(), source=self.source_, config=pairs, seed=run.seed)
+        options = dict(plan_kwargs or {})
+        matched = options.get("lambda_mmd", 0.0) != 0
+        data = LatentDataModule(
+            table, self._splits(), source=self.source_, config=pairs, seed=run.seed, observed=matched
+        )
         if trainer["early_stopping"] and len(data.validation_sampler) == 0:
             raise DataError("Early stopping needs pairs of validation cells, and there are none; leave it out.")
-        plan = FlowPlan(self.module, **(plan_kwargs or {}))
+        if matched:
+            options.setdefault("bandwidths", data.bandwidths())
+        plan = FlowPlan(self.module, **options)
         with stage_of(self, "flow"):
             TrainRunner(self, plan, data, TrainingConfig().flow_epochs if epochs is None else epochs, **trainer)()
 

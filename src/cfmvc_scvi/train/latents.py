@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from cfmvc_scvi.config import PairConfig
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.flow import optimal_coupling, random_coupling
+from cfmvc_scvi.metrics import median_bandwidths
 
 __all__ = ["LatentDataModule", "LatentTable", "PairSampler", "principal_axes"]
 
+_BANDWIDTH_CELLS = 200
 _COUPLINGS = {"optimal": optimal_coupling, "random": random_coupling}
 
 
@@ -72,14 +74,18 @@ class PairSampler:
         ``"noise"``: standard Gaussian noise.
     config
         Sizes and kind of coupling.
+    observed
+        Also draw observed cells for each pair, for `module.mmd_loss`.
     """
 
-    def __init__(self, table: LatentTable, cells: np.ndarray, source: str, config: PairConfig) -> None:
+    def __init__(
+        self, table: LatentTable, cells: np.ndarray, source: str, config: PairConfig, *, observed: bool = False
+    ) -> None:
         cells = np.asarray(cells, dtype=int)
         known = (table.condition[cells] >= 0) & (table.context[cells] >= 0)
         if source == "noise":  # the centre of a condition is not known in contexts without control cells
             known &= np.isfinite(table.offsets[table.condition[cells], table.context[cells]]).all(axis=1)
-        self.table, self.cells, self.source, self.config = table, cells[known], source, config
+        self.table, self.cells, self.source, self.config, self.observed = table, cells[known], source, config, observed
         condition, context = table.condition[self.cells], table.context[self.cells]
         self.axes = principal_axes(table.mean[self.cells], config.coupling_dims)
         self.controls = self.cells[condition == 0]
@@ -100,9 +106,12 @@ class PairSampler:
 
         Returns
         -------
-        ``z_0``, ``z_1`` `(pairs, dims)`, ``design`` `(pairs, perturbations)` and ``context`` `(pairs, features)`.
+        ``z_0``, ``z_1`` `(pairs, dims)`, ``design`` `(pairs, perturbations)` and ``context`` `(pairs, features)`. With
+        observed cells also ``observed`` `(pairs, dims)`, ``group``, ``source_cell`` and ``observed_cell`` `(pairs,)`;
+        the pairs are the same as without.
         """
         draw = self._noise_pairs if self.source == "noise" else self._control_pairs
+        (extra,) = rng.spawn(1) if self.observed else (None,)
         z_0, z_1, cells, condition = draw(n_pairs, rng)
         arrays = {
             "z_0": z_0,
@@ -110,7 +119,36 @@ class PairSampler:
             "design": self.table.designs[condition],
             "context": self.table.features(cells),
         }
-        return {key: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for key, value in arrays.items()}
+        result = {key: np.ascontiguousarray(value, dtype=np.float32) for key, value in arrays.items()}
+        if extra is not None:
+            result |= self._observed(cells, condition, extra)
+        return {key: torch.from_numpy(value) for key, value in result.items()}
+
+    def _observed(self, cells: np.ndarray, condition: np.ndarray, rng: Generator) -> dict[str, np.ndarray]:
+        """Draw a cell of the (condition, context) of each pair, in an order that knows nothing of the pairs."""
+        table = self.table
+        context = table.context[cells]
+        wanted = np.column_stack([condition, context])
+        group, drawn = np.full(len(cells), -1), cells.copy()
+        own = np.column_stack([table.condition[self.cells], table.context[self.cells]])
+        for number, kind in enumerate(np.unique(wanted, axis=0)):
+            if kind[0] == 0 and self.source == "control":  # control cells that stay where they are
+                continue
+            rows = np.flatnonzero((wanted == kind).all(axis=1))
+            there = self.cells[(own == kind).all(axis=1)]
+            group[rows], drawn[rows] = number, rng.permutation(np.resize(rng.permutation(there), len(rows)))
+        latents = table.mean[drawn]
+        if self.source == "noise" or self.config.posterior_noise:
+            latents = latents + np.sqrt(table.variance[drawn]) * rng.standard_normal(latents.shape)
+        if self.source == "noise":
+            latents = latents - table.offsets[condition, context]
+        source = np.arange(len(cells)) if self.source == "noise" else cells
+        return {
+            "observed": np.ascontiguousarray(latents, dtype=np.float32),
+            "group": group,
+            "source_cell": source,
+            "observed_cell": drawn,
+        }
 
     def _noise_pairs(self, n_pairs: int, rng: Generator) -> tuple[np.ndarray, ...]:
         table, cells = self.table, rng.choice(self.cells, n_pairs)
@@ -158,6 +196,19 @@ class PairSampler:
         source, target = couple(start, end, rng, max_cells=config.max_coupling_cells, n_rounds=n_rounds)
         # `perturbed` is in random order, so that the last round is cut at random
         return control[source[:n_pairs]], perturbed[target[:n_pairs]]
+
+
+def _bandwidths(sampler: PairSampler, rng: Generator) -> np.ndarray:
+    """Return half, one and two times the median over groups of the median distance of their cells."""
+    table, cells = sampler.table, sampler.cells
+    groups = np.unique(np.column_stack([table.condition[cells], table.context[cells]]), axis=0, return_inverse=True)[1]
+    found = []
+    for number in range(groups.max() + 1):
+        chosen = rng.permutation(cells[groups.ravel() == number])[:_BANDWIDTH_CELLS]
+        if len(chosen) > 1:
+            noise = np.sqrt(table.variance[chosen]) * rng.standard_normal((len(chosen), table.mean.shape[1]))
+            found.append(float(median_bandwidths(table.mean[chosen] + noise, (1.0,))[0]))
+    return np.median(found) * np.array([0.5, 1.0, 2.0])
 
 
 def principal_axes(values: np.ndarray, n_axes: int) -> np.ndarray:
@@ -211,6 +262,8 @@ class LatentDataModule(LightningDataModule):
         See `PairSampler`.
     seed
         Seed of the pairs; each process and each epoch derives its own stream from it.
+    observed
+        Also draw observed cells for each pair, for `module.mmd_loss`.
 
     Raises
     ------
@@ -226,20 +279,25 @@ class LatentDataModule(LightningDataModule):
         source: str,
         config: PairConfig,
         seed: int,
+        observed: bool = False,
     ) -> None:
         super().__init__()
         self.table, self.source, self.config, self.seed = table, source, config, seed
         self.train_idx, self.val_idx, self.test_idx = splits
         self.n_train, self.n_val = len(self.train_idx), len(self.val_idx)
         self.data_loader_kwargs: dict = {}  # read by scvi's mlflow logger
-        sampler = PairSampler(table, self.train_idx, source, config)
+        sampler = PairSampler(table, self.train_idx, source, config, observed=observed)
         if len(sampler) == 0:
             raise DataError(
                 "No context has both control and perturbed cells among the training cells, so there is no effect to "
                 "learn; add cells, or use coarser labels."
             )
         self._train = _Epoch(sampler, seed)
-        self.validation_sampler = PairSampler(table, self.val_idx, source, config)
+        self.validation_sampler = PairSampler(table, self.val_idx, source, config, observed=observed)
+
+    def bandwidths(self) -> Tensor:
+        """Return lengths of the kernel of `module.mmd_loss`, from the distances of training cells within groups."""
+        return torch.tensor(_bandwidths(self._train.sampler, np.random.default_rng(self.seed)), dtype=torch.float32)
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """Return the minibatches of one epoch."""

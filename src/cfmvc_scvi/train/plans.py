@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -14,12 +15,18 @@ from scvi import REGISTRY_KEYS
 from scvi.train import TrainingPlan
 from torch import Tensor
 
-from cfmvc_scvi.errors import NonFiniteError
-from cfmvc_scvi.module import CFMVCModule, flow_matching_loss
+from cfmvc_scvi.errors import DataError, NonFiniteError
+from cfmvc_scvi.module import CFMVCModule, flow_matching_loss, mmd_loss
 from cfmvc_scvi.train.joint import MinibatchCoupler
 from cfmvc_scvi.train.stages import Stage
 
 __all__ = ["FlowPlan", "JointPlan", "RepresentationPlan"]
+
+
+def check_lambda_mmd(value: float) -> None:
+    """Refuse a weight of the MMD that is not a finite number >= 0."""
+    if not (math.isfinite(value) and value >= 0):
+        raise DataError(f"lambda_mmd is {value}; pass a finite number >= 0 (0 leaves the term out).")
 
 
 class _FiniteGuard(pl.LightningModule):
@@ -153,11 +160,16 @@ class FlowPlan(_FiniteGuard):
         Weight decay of AdamW.
     optimizer_creator
         Called with the parameters instead of AdamW.
+    lambda_mmd
+        Weight of the squared MMD between cells that the flow moves and observed cells of the same condition and
+        context (`module.mmd_loss`). It makes a step several times as long, since the flow is solved in it.
+    bandwidths
+        Of its kernel; needed where the weight is not zero.
 
     Raises
     ------
     DataError
-        If the module has no flow.
+        If the module has no flow, or the weight is not a finite number >= 0.
     """
 
     stage: Stage = "flow"
@@ -170,8 +182,12 @@ class FlowPlan(_FiniteGuard):
         lr: float = 2e-3,
         weight_decay: float = 1e-3,
         optimizer_creator: Callable[..., torch.optim.Optimizer] | None = None,
+        lambda_mmd: float = 0.0,
+        bandwidths: Tensor | None = None,
     ) -> None:
         super().__init__()
+        check_lambda_mmd(lambda_mmd)
+        self.lambda_mmd, self.bandwidths = lambda_mmd, bandwidths
         self.flow = module.velocity
         # hidden from nn.Module: checkpoints and runners ask for it, optimisers and DDP must not find it
         object.__setattr__(self, "module", module)
@@ -192,31 +208,38 @@ class FlowPlan(_FiniteGuard):
         self.flow.train()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the flow matching loss of coupled pairs, at path times drawn uniformly."""
+        """Return the flow matching loss of coupled pairs, at path times drawn uniformly, and the MMD if asked for."""
         pairs = {key: value.detach() for key, value in batch.items()}
         loss = flow_matching_loss(self.flow, pairs, torch.rand(len(pairs["z_0"]), device=pairs["z_0"].device))
         self.check(flow_loss=loss.detach())
-        self._log("train", loss, len(pairs["z_0"]))
-        return loss
+        return self._total("train", loss, pairs)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Log the loss of the validation pairs at evenly spaced path times."""
         n_pairs = len(batch["z_0"])
         time = (torch.arange(n_pairs, device=batch["z_0"].device) + 0.5) / n_pairs
-        self._log("validation", flow_matching_loss(self.flow, batch, time), n_pairs)
+        self._total("validation", flow_matching_loss(self.flow, batch, time), batch)
 
-    def _log(self, mode: str, loss: Tensor, n_pairs: int) -> None:
-        first = "train_loss" if mode == "train" else "validation_loss"
-        for name, shown in ((first, True), (f"flow_loss_{mode}", False)):
+    def _total(self, mode: str, flow_loss: Tensor, pairs: dict[str, Tensor]) -> Tensor:
+        """Return the sum of the terms, and log it and them."""
+        n_pairs, total, terms = len(pairs["z_0"]), flow_loss, {f"flow_loss_{mode}": flow_loss}
+        if self.lambda_mmd:
+            if self.bandwidths is None:
+                raise DataError("lambda_mmd needs bandwidths of its kernel.")
+            mmd = mmd_loss(self.flow, pairs, self.bandwidths.to(flow_loss.device))
+            self.check(mmd=mmd.detach())
+            total, terms[f"mmd_{mode}"] = flow_loss + self.lambda_mmd * mmd, mmd
+        for name, value in {f"{mode}_loss": total, **terms}.items():
             self.log(
                 name,
-                loss,
-                prog_bar=shown,
+                value,
+                prog_bar=name == f"{mode}_loss",
                 on_step=False,
                 on_epoch=True,
                 batch_size=n_pairs,
                 sync_dist=self.use_sync_dist,
             )
+        return total
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with a cosine decay over the planned steps."""
