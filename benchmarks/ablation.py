@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from accuracy import COLUMNS, TASKS, cells_of, markdown, write_table
 from anndata import AnnData
 
 from cfmvc_scvi import CFMVC, tl
 from cfmvc_scvi import benchmark as bm
+from cfmvc_scvi.config import EffectConfig
 
 PREDICTION: dict[str, Mapping[str, Any]] = {
     "CFMVC": {},
@@ -31,7 +33,7 @@ EFFECT: dict[str, Mapping[str, Any]] = {
     "treated levels common to all contexts": {"shrinkages": (1.0,)},
     "effects not shared": {"sharings": (0.0,)},
     "effects mostly shared": {"sharings": (0.95,)},
-    "one scale of effects": {"effect_scales": (0.5,)},
+    "wide prior alone": {"effect_scales": (EffectConfig().wide_scale,)},
     "nearest context weighs more": {"similarity_power": 4.0},
     "goal from summed cells only": {"bulk_weight": 1.0},
     "goal from mean log counts only": {"bulk_weight": 0.0},
@@ -41,6 +43,15 @@ TRAINING: dict[str, Mapping[str, Any]] = {
     "flow of another training length (32 epochs)": {"train_kwargs": {"max_epochs": {"flow": 32}}},
     "flow also matched by MMD": {"train_kwargs": {"flow_plan_kwargs": {"lambda_mmd": 1.0}}},
 }
+
+
+class MixtureAlone:
+    """Variant of `benchmark.cfmvc_predictors`: effects under the mixture of scales, however strong they are."""
+
+    def __call__(self, model: CFMVC, train: AnnData, query: AnnData, fold: bm.Fold, seed: int) -> bm.Prediction:
+        """Predict, and leave the model as it was."""
+        with mock.patch("cfmvc_scvi.shift.goal._signal_share", lambda *_: 0.0):
+            return OtherEffect({})(model, train, query, fold, seed)
 
 
 class OtherEffect:
@@ -71,7 +82,11 @@ def _public(reference: Any) -> list[str]:
 def predictors(setup: Mapping[str, Any]) -> dict[str, bm.Predictor]:
     """All rows by name."""
     quiet = {"enable_progress_bar": False}
-    variants = {**PREDICTION, **{name: OtherEffect(options) for name, options in EFFECT.items()}}
+    variants = {
+        **PREDICTION,
+        "mixture of scales alone": MixtureAlone(),
+        **{name: OtherEffect(options) for name, options in EFFECT.items()},
+    }
     found = bm.cfmvc_predictors(setup, variants, train_kwargs=quiet)
     for name, options in TRAINING.items():
         train = {**quiet, **options.get("train_kwargs", {})}

@@ -3,16 +3,12 @@
 python benchmarks/unseen.py papalexi.h5ad --context batch --batch batch
 python benchmarks/unseen.py papalexi.h5ad --context batch --batch batch --embeddings pathways.csv
 python benchmarks/unseen.py papalexi.h5ad --context batch --batch batch --seen-elsewhere
-
-Rows marked (*) show the held-out number of predicted cells that represent those of all control cells; the others draw
-them at random, except that count-coupled baselines fit the drawn cells to the expected mean.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,23 +24,7 @@ ELSEWHERE = ("nearest shift", "fold-change resampling", "count-coupled nearest, 
 VARIANTS = {
     "CFMVC": {},
     "CFMVC, no flow": {"heterogeneity": 0.0},
-    "CFMVC (*)": bm.RepresentativeCells(),
-    "CFMVC, no flow (*)": bm.RepresentativeCells(heterogeneity=0.0),
 }
-
-
-class Representative(bm.Baseline):
-    """Predict all control cells by another baseline, and show those that represent them."""
-
-    def __init__(self, of: bm.Baseline) -> None:
-        super().__init__()
-        self.of = of
-
-    def predict(self, control_counts, condition, context, n_cells, rng) -> bm.Prediction:
-        """Predict and choose."""
-        every = self.of.fit(self.train).predict(control_counts, condition, context, control_counts.shape[0], rng)
-        rows = bm.representative_cells(every.log_values(), n_cells, rng)
-        return replace(every, values=every.values[rows])
 
 
 def folds(adata: AnnData, columns: bm.Columns, args: argparse.Namespace) -> list[bm.Fold]:
@@ -66,11 +46,9 @@ def folds(adata: AnnData, columns: bm.Columns, args: argparse.Namespace) -> list
 
 
 def baselines(columns: bm.Columns, seen_elsewhere: bool) -> dict[str, bm.Predictor]:
-    """Simple baselines by name, the mean of the others also with representative cells."""
+    """Simple baselines by name."""
     names = (*OTHERS, *(ELSEWHERE if seen_elsewhere else ()))
-    makers: dict[str, Callable[[], bm.Baseline]] = {name: bm.BASELINES[name] for name in names}
-    makers |= {f"{name} (*)": lambda name=name: Representative(bm.BASELINES[name]()) for name in OTHERS[:2]}
-    return {name: bm.baseline_predictor(make, columns) for name, make in makers.items()}
+    return {name: bm.baseline_predictor(bm.BASELINES[name], columns) for name in names}
 
 
 def models(adata: AnnData, columns: bm.Columns, args: argparse.Namespace) -> dict[str, bm.Predictor]:

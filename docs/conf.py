@@ -70,8 +70,8 @@ _OTHERS = (
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(_OTHERS.split())})\..*"),
-    ("py:class", "AnnData|Array|NDArray|PCA|Tensor"),  # some annotations stay unresolved texts
-    ("py:class", r"cfmvc_scvi\.(model\.(networks\.Networks|reference\.Reference)|runtime\.bundle\.Asked)"),  # private
+    ("py:class", r"AnnData|Array|NDArray|PCA|Tensor|dict\[str"),  # some annotations stay unresolved texts
+    ("py:class", r"cfmvc_scvi\.(model\.(networks\.Networks|reference\.Reference)|runtime\.asked\.Asked)"),  # private
 ]
 if os.environ.get("READTHEDOCS") == "True":
     extensions.append("sphinx.ext.intersphinx")

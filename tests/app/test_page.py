@@ -59,7 +59,7 @@ def address(asked):
 @pytest.mark.filterwarnings("default")
 def test_in_a_browser(address, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
-    for _ in range(120):
+    for _ in range(_PATIENCE // 1000):
         try:
             urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
             break

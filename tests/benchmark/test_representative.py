@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
-from anndata import AnnData
 
-from cfmvc_scvi.benchmark import Fold, RepresentativeCells, representative_cells
 from cfmvc_scvi.benchmark import representative as module
+from cfmvc_scvi.benchmark import representative_cells
 from cfmvc_scvi.errors import DataError
 
 
@@ -59,22 +57,3 @@ def test_many_cells_are_thinned_out_first(values, rng, monkeypatch):
 def test_no_cell_wanted_is_refused(values, rng):
     with pytest.raises(DataError, match="at least one"):
         representative_cells(values, 0, rng)
-
-
-def test_the_variant_returns_as_many_counts_as_were_held_out(rng):
-    query = AnnData(sp.csr_matrix(rng.poisson(3, (50, 8)).astype(np.float32)))
-    truth = np.arange(60) < 12
-    nothing = np.zeros(60, dtype=bool)
-    fold = Fold("A", "a", ~truth, nothing, truth, nothing)
-    asked = {}
-
-    class Model:
-        def predict_counterfactual(self, cells, **options):
-            asked.update(options)
-            return AnnData(cells.X * 2)
-
-    prediction = RepresentativeCells(heterogeneity=0.0)(Model(), query, query, fold, 3)
-    assert prediction.values.shape == (12, 8)
-    assert asked == {"perturbation": "A", "dose": None, "n_samples": 1, "seed": 3, "heterogeneity": 0.0}
-    again = RepresentativeCells(heterogeneity=0.0)(Model(), query, query, fold, 3)
-    assert (prediction.values != again.values).nnz == 0

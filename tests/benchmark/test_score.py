@@ -63,6 +63,15 @@ def test_more_predicted_cells_than_true_ones_are_reduced(cells, rng):
     assert score.values["pearson_delta"] > 0.9
 
 
+def test_the_cells_scored_of_many_represent_all(cells, rng):
+    truth, control, replicate = cells
+    score = bm.score_prediction(bm.Prediction(replicate), truth[:12], control, rng)
+    every = bm.Prediction(replicate).log_values()
+    expected = every.mean(axis=0) - bm.Prediction(control).log_values().mean(axis=0)
+    drawn = [np.linalg.norm((every[rng.permutation(90)[:12]] - every.mean(axis=0)).mean(axis=0)) for _ in range(20)]
+    assert np.linalg.norm(score.effect - expected) < 0.8 * np.mean(drawn)
+
+
 def test_nan_in_a_prediction_is_an_error(cells, rng):
     truth, control, _ = cells
     values = bm.Prediction(truth).log_values()

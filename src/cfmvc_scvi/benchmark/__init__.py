@@ -37,7 +37,7 @@ from cfmvc_scvi.benchmark.fold import Columns, Fold
 from cfmvc_scvi.benchmark.holdout import leave_one_context_out, make_folds
 from cfmvc_scvi.benchmark.latent import LatentArithmetic
 from cfmvc_scvi.benchmark.model import cfmvc_predictor, cfmvc_predictors
-from cfmvc_scvi.benchmark.representative import RepresentativeCells, representative_cells
+from cfmvc_scvi.benchmark.representative import representative_cells
 from cfmvc_scvi.benchmark.request import (
     NO_FLOW,
     benchmark_setup,
@@ -85,7 +85,6 @@ __all__ = [
     "Prediction",
     "PredictionStore",
     "Predictor",
-    "RepresentativeCells",
     "Scale",
     "Shift",
     "StatedEffect",

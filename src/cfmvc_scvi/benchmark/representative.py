@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["RepresentativeCells", "representative_cells"]
-
-from collections.abc import Mapping
-from typing import Any
+__all__ = ["representative_cells"]
 
 import numpy as np
-from anndata import AnnData
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from cfmvc_scvi.benchmark.cells import Prediction
-from cfmvc_scvi.benchmark.fold import Fold
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.model import CFMVC
 
 _PASSES = 3
 _MOST = 3000  # cells among which is chosen; memory grows with their square
@@ -80,27 +73,3 @@ def _exchanged(distances: NDArray[np.float64], n: int) -> NDArray[np.int64]:
         if (chosen == before).all():
             break
     return chosen
-
-
-class RepresentativeCells:
-    """Variant for `cfmvc_predictors`: as many counterfactual cells as were held out, that represent those of all.
-
-    A model predicts each control cell of the query by itself; a random draw of them would add sampling error, which
-    baselines that fit the very cells that are scored do not have.
-
-    Parameters
-    ----------
-    **options
-        Arguments of `CFMVC.predict_counterfactual`.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        self.options: Mapping[str, Any] = options
-
-    def __call__(self, model: CFMVC, train: AnnData, query: AnnData, fold: Fold, seed: int) -> Prediction:
-        """Predict the fold; randomness from `seed`."""
-        n_true = int(fold.truth.sum())
-        asked = {"perturbation": fold.perturbation, "dose": fold.dose, "n_samples": -(-n_true // query.n_obs)}
-        counts = model.predict_counterfactual(query.copy(), seed=seed, **{**asked, **self.options}).X
-        rows = representative_cells(Prediction(counts).log_values(), n_true, np.random.default_rng(seed))
-        return Prediction(counts[rows])

@@ -49,7 +49,7 @@ class _BaselinePredictor:
         names = tuple(str(name) for name in train.var_names)
         cells = TrainingCells(sp.csr_matrix(train.X), condition, context, own.control, names, own.dose_key is not None)
         rng = np.random.default_rng(fold_seed(seed, fold.number))
-        n_cells = int(fold.truth.sum())
+        n_cells = max(int(fold.truth.sum()), query.n_obs)  # as many as a model predicts; scoring chooses among them
         baseline = self._baseline().fit(cells)
         return baseline.predict(sp.csr_matrix(query.X), fold.condition, fold.context, n_cells, rng)
 

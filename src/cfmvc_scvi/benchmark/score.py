@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cfmvc_scvi import metrics
 from cfmvc_scvi.benchmark.cells import ALL_GROUPS, Prediction
+from cfmvc_scvi.benchmark.representative import representative_cells
 
 Array = NDArray[np.float64]
 
@@ -51,9 +52,10 @@ def score_prediction(
 ) -> GroupScore:
     """Score predicted cells of one (condition, context) against the real ones.
 
-    Of more predicted than true cells, as many as there are true ones are drawn; fewer are scored as they are, for
-    repeated cells feign a narrow distribution. Differential expression is tested on equal numbers of predicted, true
-    and control cells.
+    Of more predicted than true cells, as many as there are true ones are scored, those that represent all
+    (`representative_cells`): a random draw would add the sampling error of a small group to the prediction. Fewer are
+    scored as they are, for repeated cells feign a narrow distribution. Differential expression is tested on equal
+    numbers of predicted, true and control cells.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ def score_prediction(
         If a group is too small (four cells), genes differ, or the truth has no effect.
     """
     p, t, c = predicted.log_values(), metrics.log_normalize(truth_counts), metrics.log_normalize(control_counts)
-    p = p[rng.permutation(len(p))[: len(t)]]
+    p = p[representative_cells(p, len(t), rng)]
     mean_p, mean_t, mean_c = p.mean(axis=0), t.mean(axis=0), c.mean(axis=0)
     scores = metrics.de_scores(t, c)
     top = metrics.top_genes(scores, n_top)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
@@ -20,7 +21,7 @@ from cfmvc_scvi.model.cells import input_columns
 from cfmvc_scvi.model.engine import flow_coordinates
 from cfmvc_scvi.model.niche import neighbour_mean
 from cfmvc_scvi.model.panel import Panel
-from cfmvc_scvi.model.reference import Reference, group_means
+from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.relatives import Embeddings
 from cfmvc_scvi.train import LatentTable, MinibatchCoupler, principal_axes
 
@@ -127,7 +128,7 @@ class MemoryMixin(ModelPart):
         location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
         if not self.is_query_:
             condition, context = self._groups()
-            means = group_means(mean, cells, self._reference, condition[cells], context[cells])
+            means = _group_means(mean, cells, self._reference, condition[cells], context[cells])
         mean -= location  # in place: with many cells, copies of their latents are most of the memory
         mean /= scale
         variance /= scale**2
@@ -196,3 +197,19 @@ class MemoryMixin(ModelPart):
             self.source_,
             np.random.default_rng(seed),
         )
+
+
+def _group_means(
+    values: NDArray[np.floating],
+    cells: NDArray[np.int64],
+    reference: Reference,
+    condition: NDArray[np.int64],
+    context: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return the mean of `values` `(all cells, dims)` in each group of `reference`, `(groups, dims)`.
+
+    `cells` are those that count, of which `condition` and `context` are the codes.
+    """
+    pairs = np.column_stack([condition, context])
+    members = (cells[(pairs == group).all(axis=1)] for group in reference.groups)
+    return np.stack([values[rows].astype(float).mean(axis=0) for rows in members])

@@ -389,19 +389,3 @@ class Reference:
             embeddings=None if embeddings is None else Embeddings(**embeddings),
             _goals={int(code): EffectGoal(**goal) for code, goal in state.get("goals", {}).items()},
         )
-
-
-def group_means(
-    values: NDArray[np.floating],
-    cells: NDArray[np.int64],
-    reference: Reference,
-    condition: NDArray[np.int64],
-    context: NDArray[np.int64],
-) -> Array:
-    """Return the mean of `values` `(all cells, dims)` in each group of `reference`, `(groups, dims)`.
-
-    `cells` are those that count, of which `condition` and `context` are the codes.
-    """
-    pairs = np.column_stack([condition, context])
-    members = (cells[(pairs == group).all(axis=1)] for group in reference.groups)
-    return np.stack([values[rows].astype(float).mean(axis=0) for rows in members])
