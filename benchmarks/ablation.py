@@ -41,6 +41,7 @@ EFFECT: dict[str, Mapping[str, Any]] = {
 TRAINING: dict[str, Mapping[str, Any]] = {
     "flow from noise": {"model_kwargs": {"source": "noise"}},
     "flow of another training length (32 epochs)": {"train_kwargs": {"max_epochs": {"flow": 32}}},
+    "flow also matched by MMD": {"train_kwargs": {"flow_plan_kwargs": {"lambda_mmd": 1.0}}},
 }
 
 
