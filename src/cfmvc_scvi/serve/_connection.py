@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from h11 import IDLE
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -28,7 +28,7 @@ class PatientConnection(H11Protocol):
     _head: asyncio.TimerHandle | None = None
     _taken: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._head = self.loop.call_later(self.head_seconds, transport.abort)
