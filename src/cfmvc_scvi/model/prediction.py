@@ -107,7 +107,8 @@ def provenance(
 ) -> dict[str, Any]:
     """Return what a reader needs to repeat the prediction; plain values that h5ad can hold.
 
-    `solved` is the number of ODEs that were solved for it, and that of the evaluations that they took.
+    `solved` is the number of ODEs that were solved for it, and that of the evaluations that they took; what is told is
+    the evaluations of one ODE, because how many are solved depends on what earlier predictions have left.
     """
     known = list(levels)
     return {
@@ -117,7 +118,7 @@ def provenance(
         "solver": {
             **asdict(solver),
             "status": "success" if solved[0] else "not needed",
-            "n_evaluations": solved[1],
+            "n_evaluations": solved[1] // max(solved[0], 1),
         },
         "reference": "control and perturbed cells of training",
         "n_conditions_unseen": sum(not level.observed for level in known),
