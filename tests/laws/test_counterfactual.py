@@ -146,7 +146,8 @@ def test_predicted_reference_cells_meet_the_level(
 ) -> None:
     if perturbation == "A+B":  # the sum of two effects need not be a composition: it asks for another depth
         free = partial(Observation, config=ObservationConfig(match_depth_change=1.0))
-        monkeypatch.setattr("cfmvc_scvi.model.counterfactual.Observation", free)
+        monkeypatch.setattr("cfmvc_scvi.model.kept.Observation", free)
+        monkeypatch.setattr(law_model, "_kept", None)
     cells = controls(law_data)
     asked = {"perturbation": perturbation, "dose": dose}
     how = {"heterogeneity": heterogeneity, "strength": strength, "seed": 7}
@@ -166,7 +167,8 @@ def test_depth_moves_less_than_the_goal_asks_for(
     changes = []
     for bound in (ObservationConfig().match_depth_change, 5.0):
         bounded = partial(Observation, config=ObservationConfig(match_depth_change=bound))
-        monkeypatch.setattr("cfmvc_scvi.model.counterfactual.Observation", bounded)
+        monkeypatch.setattr("cfmvc_scvi.model.kept.Observation", bounded)
+        monkeypatch.setattr(law_model, "_kept", None)
         moved = law_model.predict_counterfactual(cells, perturbation="A+B", heterogeneity=heterogeneity, seed=7).X
         changes.append(np.log(np.asarray(moved.sum(axis=1)) / np.asarray(cells.X.sum(axis=1))).mean())
     assert abs(changes[0]) < 0.8 * abs(changes[1])

@@ -28,8 +28,8 @@ def controls(data: ad.AnnData) -> ad.AnnData:
 
 
 @pytest.fixture
-def fits(monkeypatch: pytest.MonkeyPatch) -> list[ResponseFilter]:
-    """Collect the filters that are fitted."""
+def fits(law_model: CFMVC, monkeypatch: pytest.MonkeyPatch) -> list[ResponseFilter]:
+    """Collect the filters that are fitted, of a model that has kept none."""
     found: list[ResponseFilter] = []
 
     def fit(*arguments: Any) -> ResponseFilter:
@@ -37,6 +37,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[ResponseFilter]:
         return found[-1]
 
     monkeypatch.setattr(plan, "fit_response_filter", fit)
+    monkeypatch.setattr(law_model, "_kept", None)
     return found
 
 
@@ -113,7 +114,8 @@ def test_expected_counts_are_of_cells_at_their_own_depth(
     counts, rates = [], []
     for bound in (0.0, 5.0):
         bounded = partial(plan.Observation, config=ObservationConfig(match_depth_change=bound))
-        monkeypatch.setattr("cfmvc_scvi.model.counterfactual.Observation", bounded)
+        monkeypatch.setattr("cfmvc_scvi.model.kept.Observation", bounded)
+        monkeypatch.setattr(law_model, "_kept", None)
         for found, output in ((counts, "counts"), (rates, "normalized")):
             found.append(expected(law_model, controls(law_data), perturbation="A+B", output=output))
     np.testing.assert_array_equal(*rates)
