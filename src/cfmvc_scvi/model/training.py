@@ -106,7 +106,7 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             Stop a stage whose validation loss no longer falls; the options of :class:`scvi.train.Trainer` apply to each
             stage.
         plan_kwargs
-            Options of the plan of stage 1, :class:`scvi.train.TrainingPlan`.
+            Options of the plan of stage 1, `train.RepresentationPlan`.
         stage
             Stages to run; None runs the representation and, with perturbations, the flow. For a query model (see
             `load_query_data`) None runs the representation alone, and the flow of its reference still serves.

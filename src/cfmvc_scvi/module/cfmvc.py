@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,9 +15,11 @@ from torch.nn.functional import softplus
 from torch.nn.utils import parametrize
 
 from cfmvc_scvi._compat import MODULE_KEYS
+from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.errors import DataError, UnsupportedError
 from cfmvc_scvi.module.encoder import IntrinsicTechnicalEncoder
+from cfmvc_scvi.module.invariance import group_codes, hsic_loss
 from cfmvc_scvi.module.likelihood import SparseNegativeBinomial
 from cfmvc_scvi.nn import VelocityField
 
@@ -252,7 +255,32 @@ class CFMVCModule(VAE):
         inference_outputs: dict[str, Any],
         generative_outputs: dict[str, Any],
         kl_weight: Tensor | float = 1.0,
+        lambda_batch: float = 0.0,
+        lambda_perturbation: float = 0.0,
     ) -> LossOutput:
-        """Return scvi's loss, likelihood and KL never in half precision."""
+        r"""Return scvi's loss, likelihood and KL never in half precision, and what keeps the latents apart.
+
+        .. math:: L_1 + \lambda_b \, HSIC(z_{intrinsic}, b \mid c, p) + \lambda_p \, HSIC(z_{technical}, p \mid c, b)
+
+        with the posterior means of z, batch b, label c and perturbation p (`invariance.hsic_loss`); logged as
+        ``hsic_batch`` and ``hsic_perturbation`` where their weight is not zero, with the number of cells in groups that
+        are large enough (``n_hsic_batch``, ``n_hsic_perturbation``).
+        """
         with torch.autocast(device_type=inference_outputs["z"].device.type, enabled=False):
-            return super().loss(tensors, inference_outputs, generative_outputs, kl_weight=kl_weight)
+            output = super().loss(tensors, inference_outputs, generative_outputs, kl_weight=kl_weight)
+            total, logged = output.loss, dict(output.extra_metrics or {})
+            for name, weight in (("batch", lambda_batch), ("perturbation", lambda_perturbation)):
+                if weight:
+                    term, n_cells = self._dependence(name, tensors, inference_outputs[MODULE_KEYS.QZ_KEY].loc)
+                    total = total + weight * term.to(total.dtype)
+                    logged |= {f"hsic_{name}": term, f"n_hsic_{name}": torch.tensor(float(n_cells))}
+        return replace(output, loss=total, extra_metrics=logged)
+
+    def _dependence(self, of: str, tensors: dict[str, Tensor], mean: Tensor) -> tuple[Tensor, int]:
+        """Return the HSIC of the batch and the intrinsic latent, or of the perturbation and the technical one."""
+        batch, label = tensors[REGISTRY_KEYS.BATCH_KEY], tensors[REGISTRY_KEYS.LABELS_KEY]
+        design = tensors.get(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY)
+        condition = torch.zeros_like(batch) if design is None else design
+        if of == "batch":
+            return hsic_loss(mean[:, : self.n_intrinsic], group_codes(batch), group_codes(label, condition))
+        return hsic_loss(mean[:, self.n_intrinsic :], group_codes(condition), group_codes(label, batch))

@@ -12,21 +12,43 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from scvi import REGISTRY_KEYS
+from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
 
 from cfmvc_scvi.errors import DataError, NonFiniteError
-from cfmvc_scvi.module import CFMVCModule, flow_matching_loss, mmd_loss
+from cfmvc_scvi.module import MIN_GROUP, CFMVCModule, flow_matching_loss, mmd_loss
 from cfmvc_scvi.train.joint import MinibatchCoupler
 from cfmvc_scvi.train.stages import Stage
 
 __all__ = ["FlowPlan", "JointPlan", "RepresentationPlan"]
 
 
-def check_lambda_mmd(value: float) -> None:
-    """Refuse a weight of the MMD that is not a finite number >= 0."""
+def check_weight(name: str, value: float) -> None:
+    """Refuse a weight of a term of the loss that is not a finite number >= 0."""
     if not (math.isfinite(value) and value >= 0):
-        raise DataError(f"lambda_mmd is {value}; pass a finite number >= 0 (0 leaves the term out).")
+        raise DataError(f"{name} is {value}; pass a finite number >= 0 (0 leaves the term out).")
+
+
+def check_invariance(module: CFMVCModule, lambda_batch: float, lambda_perturbation: float) -> None:
+    """Refuse terms of stage 1 that could have no effect on this module."""
+    check_weight("lambda_batch", lambda_batch)
+    check_weight("lambda_perturbation", lambda_perturbation)
+    if lambda_batch and module.n_batch < 2:
+        raise DataError(
+            f"lambda_batch is {lambda_batch}, but there is one batch, which no latent can know. Pass batch_key= to "
+            "setup_anndata, or leave lambda_batch out."
+        )
+    if lambda_perturbation and module.flow is None:
+        raise DataError(
+            f"lambda_perturbation is {lambda_perturbation}, but there are no perturbations. Pass perturbation_key= to "
+            "setup_anndata, or leave lambda_perturbation out."
+        )
+    if lambda_perturbation and not module.n_technical:
+        raise DataError(
+            f"lambda_perturbation is {lambda_perturbation}, but the model has no technical latent (n_technical=0) that "
+            "could know the perturbation. Leave lambda_perturbation out."
+        )
 
 
 class _FiniteGuard(pl.LightningModule):
@@ -113,18 +135,58 @@ class RepresentationPlan(_FiniteGuard, TrainingPlan):
     ----------
     module
         The module.
+    lambda_batch
+        Weight of the dependence (HSIC) of batch and intrinsic latent among cells of a label under one condition, per
+        cell (see `module.hsic_loss`). 0 leaves it out. What differs between batches for a reason is lost with it.
+    lambda_perturbation
+        Weight of that of perturbation and technical latent among cells of a label in one batch: what the depth of
+        cells, of which the technical latent is made, tells of their perturbation.
     **kwargs
         Passed to :class:`scvi.train.TrainingPlan`.
+
+    Raises
+    ------
+    DataError
+        If a weight is not a finite number >= 0, or there is nothing that it could weigh: one batch, no perturbations,
+        no technical latent, or minibatches without four cells of a group.
     """
 
     stage: Stage = "representation"
     options = "plan_kwargs"
 
-    def __init__(self, module: CFMVCModule, **kwargs: Any) -> None:
+    def __init__(
+        self, module: CFMVCModule, *, lambda_batch: float = 0.0, lambda_perturbation: float = 0.0, **kwargs: Any
+    ) -> None:
         if "fused_optimizer" in inspect.signature(TrainingPlan).parameters:
             # a fused optimizer refuses gradient clipping under mixed precision
             kwargs.setdefault("fused_optimizer", False)
-        super().__init__(module, **kwargs)
+        check_invariance(module, lambda_batch, lambda_perturbation)
+        super().__init__(module, lambda_batch=lambda_batch, lambda_perturbation=lambda_perturbation, **kwargs)
+        self._n_compared: dict[str, float] = {}
+
+    def compute_and_log_metrics(self, loss_output: LossOutput, metrics: Any, mode: str) -> None:
+        """Log scvi's metrics, and count the cells that the terms of the invariance could compare."""
+        super().compute_and_log_metrics(loss_output, metrics, mode)
+        if mode == "train":
+            for name in ("n_hsic_batch", "n_hsic_perturbation"):
+                if name in loss_output.extra_metrics:
+                    self._n_compared[name] = self._n_compared.get(name, 0) + float(loss_output.extra_metrics[name])
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse a term that compared no cell in an epoch, which would be without effect."""
+        super().on_train_epoch_end()
+        for name, n_cells in self._n_compared.items():
+            if not n_cells:
+                option, within = (
+                    ("lambda_batch", "label and condition")
+                    if name == "n_hsic_batch"
+                    else ("lambda_perturbation", "label and batch")
+                )
+                raise DataError(
+                    f"{option} has no effect: no minibatch held {MIN_GROUP} cells of one {within}. Raise batch_size, "
+                    f"or leave {option} out."
+                )
+        self._n_compared = {}
 
     def on_fit_start(self) -> None:
         """Put the module in train mode: scvi leaves a model that was trained before in eval mode."""
@@ -186,7 +248,7 @@ class FlowPlan(_FiniteGuard):
         bandwidths: Tensor | None = None,
     ) -> None:
         super().__init__()
-        check_lambda_mmd(lambda_mmd)
+        check_weight("lambda_mmd", lambda_mmd)
         self.lambda_mmd, self.bandwidths = lambda_mmd, bandwidths
         self.flow = module.velocity
         # hidden from nn.Module: checkpoints and runners ask for it, optimisers and DDP must not find it
