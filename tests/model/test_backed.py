@@ -22,7 +22,7 @@ def test_a_backed_file_trains_the_same_model(
 ) -> None:
     tiny_adata.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
-    monkeypatch.setattr("cfmvc_scvi.shift.pseudobulk._BLOCK", 50)
+    monkeypatch.setattr("cfmvc_scvi.shift.pseudobulk._BLOCK", 50 * tiny_adata.n_vars)
     sizes: list[int] = []
     read = CountRows.__getitem__
 

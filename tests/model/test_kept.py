@@ -15,7 +15,8 @@ from cfmvc_scvi.model.torch_networks import TorchNetworks
 @pytest.mark.parametrize("output", ["counts", "normalized"])
 def test_an_answer_does_not_depend_on_the_questions_before(own, tmp_path, output, monkeypatch):
     question = {"perturbation": "A", "seed": 0, "output": output}
-    for before in ({"seed": 1}, {"heterogeneity": 0.0}, {"strength": 0.5}, {"guidance_scale": 2.0}, {}):
+    others = {"seed": 1}, {"heterogeneity": 0.0}, {"strength": 0.5}, {"guidance_scale": 2.0}, {"output": "latent"}
+    for before in (*others, {}):
         answer = own.predict_counterfactual(**{**question, **before})
     own.save(tmp_path / "fresh")
     fresh = CFMVC.load(tmp_path / "fresh", adata=own.adata.copy(), accelerator="cpu").predict_counterfactual(**question)
@@ -26,6 +27,20 @@ def test_an_answer_does_not_depend_on_the_questions_before(own, tmp_path, output
     monkeypatch.setattr(plan, "match_rates", lambda *args: matched.append(args))  # would fail if it were called
     again = own.predict_counterfactual(**question)
     assert not matched and abs(again.X - answer.X).max() == 0
+
+
+def test_latents_alone_are_in_single_precision_those_of_counts_in_double(own, monkeypatch):
+    seen = []
+    posterior = TorchNetworks.posterior
+    monkeypatch.setattr(
+        TorchNetworks,
+        "posterior",
+        lambda self, *args: seen.append(self.module.latent_location.dtype) or posterior(self, *args),
+    )
+    answers = [own.predict_counterfactual(perturbation="A", seed=0, output=output) for output in ("latent", "rate")]
+    assert seen[0] == torch.float32 and set(seen[-2:]) == {torch.float64}
+    for key in ("X_cfmvc", "X_cfmvc_counterfactual"):
+        np.testing.assert_allclose(*(answer.obsm[key] for answer in answers), rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_kept_when_a_weight_changes(own):

@@ -13,6 +13,7 @@ from cfmvc_scvi import CFMVC
 from cfmvc_scvi.config import PairConfig
 from cfmvc_scvi.datasets import simulated_perturbation
 from cfmvc_scvi.errors import CFMVCWarning, DataError, NotTrainedError, UnsupportedError
+from cfmvc_scvi.model import memory
 from cfmvc_scvi.module import flow_matching_loss
 from cfmvc_scvi.train import Checkpoint, FlowPlan, LatentDataModule, stages
 
@@ -323,6 +324,38 @@ def test_the_same_seed_gives_bit_equal_weights(tiny_adata, make_model, quick):
         states.append(model.module.state_dict())
     scvi.settings.seed = None
     assert not changed(*states)
+
+
+def test_latents_in_a_file_train_the_same_weights_and_leave_no_file(
+    tiny_adata, make_model, quick, tmp_path, monkeypatch
+):
+    states = []
+    made = []
+    room = memory._room
+    monkeypatch.setattr(memory, "_room", lambda shape: made.append(room(shape)) or made[-1])
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for most in (2**29, 0):
+        monkeypatch.setattr(memory, "_IN_MEMORY", most)
+        scvi.settings.seed = 0
+        model = make_model(tiny_adata.copy())
+        model.train(**quick)
+        states.append(model.module.state_dict())
+    assert [isinstance(each.base, np.memmap) for each in made] == [False, True]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_cells_are_encoded_once_for_each_representation(own, quick, monkeypatch):
+    calls = []
+    encoded = CFMVC._encoded
+    monkeypatch.setattr(CFMVC, "_encoded", lambda self: calls.append(1) or encoded(self))
+    own.train(**quick)
+    assert len(calls) == 1
+    own.train(**quick, stage="flow")
+    assert len(calls) == 2
+    calls.clear()
+    own.train(**quick, stage=["representation", "flow", "joint", "flow"])  # a joint stage moves the latents
+    assert len(calls) == 4
 
 
 def test_training_again_is_in_train_mode(own, quick):

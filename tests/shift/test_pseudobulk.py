@@ -150,7 +150,7 @@ def test_noise_of_new_cells_follows_the_level_also_of_genes_that_switch_on() -> 
 def test_blocks_of_cells_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, groups = counts_and_groups()
     whole = pseudo_bulk(counts, groups, 3)
-    monkeypatch.setattr("cfmvc_scvi.shift.pseudobulk._BLOCK", 7)
+    monkeypatch.setattr("cfmvc_scvi.shift.pseudobulk._BLOCK", 7 * counts.shape[1])
     in_blocks = pseudo_bulk(counts, groups, 3)
     for field in fields(whole):
         np.testing.assert_allclose(getattr(in_blocks, field.name), getattr(whole, field.name), rtol=1e-9)

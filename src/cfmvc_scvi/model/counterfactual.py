@@ -96,7 +96,8 @@ class CounterfactualMixin(ModelPart):
             ``"counts"``: integer counts coupled to the cell's own; ``"rate"``: expected counts at the cell's depth;
             ``"normalized"``: expected counts per 10,000; ``"latent"``: only latents, X is None. Differences between
             the responses of cells are in full in counts, as between real cells; expected counts keep of them what the
-            noise of the cells' counts leaves, which is the best guess for a single cell.
+            noise of the cells' counts leaves, which is the best guess for a single cell. Latents alone are computed in
+            single precision, all else in double.
         n_samples
             Draws per cell of the observation noise; draws after the first have names ending in ``-1``, ``-2``, ...
         seed
@@ -176,7 +177,8 @@ class CounterfactualMixin(ModelPart):
         asked_of = {"perturbation": perturbation, "dose": dose, "labels": labels, "batch": batch, "output": output}
         scales = {"strength": strength, "guidance_scale": guidance_scale, "heterogeneity": heterogeneity}
         more: dict[str, Any] = {**scales, "n_samples": n_samples}
-        engine, key = self._engine(guidance_scale, solver, strength), chosen_seed(seed)
+        engine = self._engine(guidance_scale, solver, strength, single=output == "latent")
+        key = chosen_seed(seed)
         if store is not None:
             question = {**asked_of, **more, "seed": seed, "solver": engine.solver, "batch_size": batch_size}
             key = store.begin(question, key, self.module, asked)
@@ -291,10 +293,12 @@ class CounterfactualMixin(ModelPart):
         if self.minified_data_type is not None:
             raise UnsupportedError("The counts of this model's data were minified away; predict with the full data.")
 
-    def _engine(self, guidance_scale: float, solver: SolverConfig | None, strength: float = 1.0) -> Engine:
+    def _engine(
+        self, guidance_scale: float, solver: SolverConfig | None, strength: float = 1.0, *, single: bool = False
+    ) -> Engine:
         if self._kept is None or not self._kept.fits(self.module, self._reference):
             self._kept = Kept(self.module, self._reference)
-        return self._kept.engine(self.source_, solver or SolverConfig(), guidance_scale, strength)
+        return self._kept.engine(self.source_, solver or SolverConfig(), guidance_scale, strength, single=single)
 
     def _query(self, adata: AnnData | None) -> Any:
         """Return validated cells; those that training has not seen are checked as setup does."""

@@ -31,6 +31,7 @@ class Kept:
 
     def __init__(self, module: CFMVCModule, reference: Reference) -> None:
         self.networks, self.reference = TorchNetworks(module), reference
+        self._single: TorchNetworks | None = None
         self._engines: BoundedDict[Any, Engine] = BoundedDict(_ENGINES)
         self._observations: dict[Any, Observation] = {}
 
@@ -38,10 +39,15 @@ class Kept:
         """Return whether the model is still the one that this belongs to."""
         return reference is self.reference and self.networks.are_of(module)
 
-    def engine(self, source: Any, solver: SolverConfig, guidance_scale: float, strength: float) -> Engine:
-        """Return an engine that has not counted its ODEs yet."""
-        key = source, solver, guidance_scale, strength
-        engine = Engine(self.networks, self.reference, *key)
+    def engine(
+        self, source: Any, solver: SolverConfig, guidance_scale: float, strength: float, *, single: bool = False
+    ) -> Engine:
+        """Return an engine that has not counted its ODEs yet; `single` as of `TorchNetworks`."""
+        options, networks = (source, solver, guidance_scale, strength), self.networks
+        if single:
+            networks = self._single = self._single or TorchNetworks(self.networks.module, single=True)
+        key = networks, *options
+        engine = Engine(networks, self.reference, *options)
         if key in self._engines:
             engine.share(self._engines[key])
         self._engines[key] = engine
@@ -49,7 +55,8 @@ class Kept:
 
     def observation(self, engine: Engine, heterogeneity: float, seed: int, draw: int = 0) -> Observation:
         """Return an observation; of two with the same arguments the second has the plans of the first."""
-        key = engine.source, engine.solver, engine.guidance_scale, engine.strength, heterogeneity, seed, draw
+        options = engine.source, engine.solver, engine.guidance_scale, engine.strength
+        key = engine.networks, *options, heterogeneity, seed, draw
         while self._observations and sum(each.n_bytes for each in self._observations.values()) > _MOST_BYTES:
             del self._observations[next(iter(self._observations))]
         observation = Observation(engine, heterogeneity, seed, draw)

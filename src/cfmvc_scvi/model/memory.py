@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,21 @@ from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.relatives import Embeddings
 from cfmvc_scvi.train import LatentTable, MinibatchCoupler, principal_axes
 
-__all__ = ["MemoryMixin"]
+__all__ = ["Latents", "MemoryMixin"]
 
 _ENCODED = 2048 * 16  # cells at a time, whole minibatches
+_IN_MEMORY = 2**29  # bytes of latents; more are kept in a temporary file
+_ENOUGH = 2**18  # cells that say where latents lie
 
 Splits = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Latents(NamedTuple):
+    """Latents of all cells in the flow's coordinates: `(cells, dims)` means and variances, and the niche, if any."""
+
+    mean: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    niche: NDArray[np.float32] | None
 
 
 class MemoryMixin(ModelPart):
@@ -82,13 +93,13 @@ class MemoryMixin(ModelPart):
         contexts = self._reference.contexts.extend(none, none if self._has_samples else None, *names)
         self._reference = replace(self._reference, contexts=contexts)
 
-    def _remember(self, seed: int) -> None:
+    def _remember(self, seed: int) -> Latents | None:
         """Summarise the training and validation cells, for everything that is estimated without a network.
 
-        `seed` chooses the cells whose counts are kept.
+        `seed` chooses the cells whose counts are kept. Returns the latents, None where there is nothing to remember.
         """
         if self.module.flow is None or self.is_query_:
-            return
+            return None
         cells, contexts = np.sort(np.concatenate(self._splits()[:2])), self._contexts()
         designs, condition = condition_table(self._designs()[cells])
         context = contexts.encode(*self._label_codes())[cells]
@@ -101,7 +112,7 @@ class MemoryMixin(ModelPart):
         rng = np.random.default_rng(seed)
         embeddings = self._embeddings()
         self._reference = Reference.build(everything, designs, contexts, ReferenceConfig(), rng, embeddings)
-        self._remember_latents()
+        return self._remember_latents()
 
     def _embeddings(self) -> Embeddings | None:
         """Return the registered features of perturbations."""
@@ -114,17 +125,13 @@ class MemoryMixin(ModelPart):
         return Embeddings(np.asarray(state[PerturbationField.EMBEDDINGS_KEY]), named, genes.get_indexer(names))
 
     @torch.inference_mode()
-    def _remember_latents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Encode all cells once; store the standardisation, the mean latent of each group and the niche.
-
-        Returns
-        -------
-        Mean, variance and niche of all cells in the flow's coordinates.
-        """
+    def _remember_latents(self) -> Latents:
+        """Encode all cells once; store the standardisation, the mean latent of each group and the niche."""
         mean, variance = self._encoded()
         cells = np.concatenate(self._splits()[:2])
         if not self.is_query_:
-            self.module.fit_standardisation(torch.as_tensor(mean[cells], device=self.module.device))
+            some = cells[:: -(-len(cells) // _ENOUGH)]
+            self.module.fit_standardisation(torch.as_tensor(mean[some], device=self.module.device))
         location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
         if not self.is_query_:
             condition, context = self._groups()
@@ -135,23 +142,28 @@ class MemoryMixin(ModelPart):
         niche = self._niche(self.adata_manager, mean)
         if not self.is_query_:
             self._reference = self._reference.with_latents(means, niche)
-        return mean, variance, niche
+        return Latents(mean, variance, niche)
 
     def _encoded(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the posterior mean and variance of the intrinsic latent of all cells, `(cells, n_intrinsic)` each."""
-        n_cells, n = self.adata.n_obs, self.module.n_intrinsic
-        both = np.empty((2, n_cells, n), dtype=np.float32)
-        for start in range(0, n_cells, _ENCODED):
-            rows = np.arange(start, min(start + _ENCODED, n_cells))
-            parts = super().get_latent_representation(indices=rows, return_dist=True, batch_size=2048)
-            for whole, part in zip(both, parts, strict=True):
-                whole[rows] = part[:, :n]
+        """Return the posterior mean and variance of the intrinsic latent of all cells, `(cells, n_intrinsic)` each.
+
+        No random number is used up, so that a training that encodes again when it is resumed goes on with the same.
+        """
+        n_cells, n, device = self.adata.n_obs, self.module.n_intrinsic, self.module.device
+        both = _room((2, n_cells, n))
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):  # scvi also draws from the posterior
+            for start in range(0, n_cells, _ENCODED):
+                rows = np.arange(start, min(start + _ENCODED, n_cells))
+                parts = super().get_latent_representation(indices=rows, return_dist=True, batch_size=2048)
+                for whole, part in zip(both, parts, strict=True):
+                    whole[rows] = part[:, :n]
         return both[0], both[1]
 
-    def _latent_table(self) -> LatentTable:
+    def _latent_table(self, latents: Latents | None = None) -> LatentTable:
+        """Return what the flow is fitted to; `latents` are those that the weights give, where they are known."""
         if self._reference is None:
             raise NotTrainedError("The flow needs the latents of a trained representation; run train() first.")
-        mean, variance, niche = self._remember_latents()
+        mean, variance, niche = latents or self._remember_latents()
         condition, context = self._groups()
         location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
         return LatentTable(
@@ -193,10 +205,18 @@ class MemoryMixin(ModelPart):
             table.context_features,
             table.designs,
             table.offsets,
-            principal_axes(table.mean[self._splits()[0]], PairConfig().coupling_dims),
+            principal_axes(table.mean, self._splits()[0], PairConfig().coupling_dims),
             self.source_,
             np.random.default_rng(seed),
         )
+
+
+def _room(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return an empty array; if it is large, in a temporary file that is gone when the array is, or the process."""
+    if 4 * np.prod(shape, dtype=float) <= _IN_MEMORY:
+        return np.empty(shape, dtype=np.float32)
+    with tempfile.TemporaryFile(prefix="cfmvc_latents_") as file:
+        return np.asarray(np.memmap(file, dtype=np.float32, mode="w+", shape=shape))
 
 
 def _group_means(
@@ -210,6 +230,18 @@ def _group_means(
 
     `cells` are those that count, of which `condition` and `context` are the codes.
     """
-    pairs = np.column_stack([condition, context])
-    members = (cells[(pairs == group).all(axis=1)] for group in reference.groups)
-    return np.stack([values[rows].astype(float).mean(axis=0) for rows in members])
+    number, groups = (
+        kinds[:, 0] * reference.contexts.n_contexts + kinds[:, 1]
+        for kinds in (np.column_stack([condition, context]), reference.groups)
+    )
+    order = np.argsort(number, kind="stable")
+    starts, ends = (np.searchsorted(number[order], groups, side=side) for side in ("left", "right"))
+    members = (cells[order[start:end]] for start, end in zip(starts, ends, strict=True))
+    return np.stack([_mean(values, rows) for rows in members])
+
+
+def _mean(values: NDArray[np.floating], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the mean of these rows `(rows, dims)`, of which few are copied at a time."""
+    parts = (rows[start : start + _ENCODED] for start in range(0, len(rows), _ENCODED))
+    total: NDArray[np.float64] = sum(values[part].sum(axis=0, dtype=float) for part in parts) / len(rows)
+    return total

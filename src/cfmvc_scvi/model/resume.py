@@ -55,6 +55,8 @@ class TrainingRun:
         State of lightning within the stage at `position`; None at its beginning.
     fitted
         History of that stage, if its last epoch is over but not what follows it.
+    latents
+        `Latents` that the representation left, for the flow that follows it; None where the weights have moved on.
     """
 
     model: Any
@@ -65,6 +67,7 @@ class TrainingRun:
     position: int = 0
     state: dict[str, Any] | None = None
     fitted: dict[str, Any] | None = None
+    latents: Any = None
     _before: dict[str, Any] = field(default_factory=dict)
     _cells: dict[str, Any] = field(default_factory=dict)
 

@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import anndata
 import h5py
@@ -17,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 import zarr
 from anndata import AnnData
-from anndata.io import read_elem, sparse_dataset, write_elem
+from anndata.io import read_elem, write_elem
 from torch import nn
 
 from cfmvc_scvi.errors import DataError, UnsupportedError
@@ -28,6 +29,8 @@ __all__ = ["ChunkStore"]
 
 _H5_OPTIONS = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
 _ROWS = 1024  # of a chunk of a dense array in HDF5
+
+_Sizes: TypeAlias = Counter[tuple[str, str]]  # numbers of rows and of stored values by place
 
 
 class ChunkStore:
@@ -112,6 +115,11 @@ class ChunkStore:
     def _chunk(self, number: int) -> Path:
         return self.folder / f"{number:06d}.h5"
 
+    def _files(self) -> Iterator[h5py.File]:
+        for number in range(self.n_chunks):
+            with h5py.File(self._chunk(number), "r") as file:
+                yield file
+
     def _appear(self, path: Path, write: Any) -> None:
         """Write a file under another name first, so that it is whole when it appears."""
         temporary = self.folder / f"writing.{path.name}"
@@ -123,12 +131,13 @@ class ChunkStore:
         is_h5 = self.out.suffix == ".h5ad"
         root: Any = h5py.File(path, "w") if is_h5 else zarr.open_group(path, mode="w", **_zarr_format())
         write_elem(root, "/", skeleton)
-        for number in range(self.n_chunks):
-            with h5py.File(self._chunk(number), "r") as file:
-                for kind in file:
-                    places = [kind] if kind == "X" else [f"{kind}/{name}" for name in file[kind]]
-                    for place in places:
-                        _append(root, place, read_elem(file[place]))
+        room, filled = _Sizes(), _Sizes()
+        for file in self._files():
+            for place in _places(file):
+                _count(file[place], place, room)
+        for file in self._files():
+            for place in _places(file):
+                _append(root, place, read_elem(file[place]), room, filled)
         if is_h5:
             root.close()
 
@@ -143,24 +152,51 @@ def _write_chunk(path: Path, parts: Parts) -> None:
             write_elem(file, place, block)
 
 
-def _append(root: Any, place: str, block: Any) -> None:
-    """Append rows to an element of an open file, or make it of them."""
-    is_h5 = isinstance(root, h5py.File)
+def _places(file: h5py.File) -> list[str]:
+    """Return the places of the parts in a chunk."""
+    return [place for kind in file for place in ([kind] if kind == "X" else [f"{kind}/{name}" for name in file[kind]])]
+
+
+def _count(element: Any, place: str, sizes: _Sizes) -> None:
+    """Add the rows, and of counts the stored values, of an element of a file."""
+    is_sparse = "data" in element if isinstance(element, h5py.Group) else False
+    sizes[place, "rows"] += element["indptr"].shape[0] - 1 if is_sparse else element.shape[0]
+    sizes[place, "values"] += element["data"].shape[0] if is_sparse else 0
+
+
+def _append(root: Any, place: str, block: Any, room: _Sizes, filled: _Sizes) -> None:
+    """Put rows into an element of an open file, after those that are there; the first ones make room for all."""
+    n_rows, n_values = room[place, "rows"], room[place, "values"]
     if place not in root:
-        options: dict[str, Any] = _H5_OPTIONS if is_h5 else {}
+        _make(root, place, block)
         if sp.issparse(block):
-            block.indptr = block.indptr.astype(np.int64)  # more values may come than 32 bits can count
-        elif is_h5:
-            width = block.shape[1]
-            options = {**options, "maxshape": (None, width), "chunks": (_ROWS, width)}
-        write_elem(root, place, block, dataset_kwargs=options)
+            for key, size in (("data", n_values), ("indices", n_values), ("indptr", n_rows + 1)):
+                root[place][key].resize((size,))
+            root[place].attrs["shape"] = (n_rows, block.shape[1])
+        else:
+            root[place].resize((n_rows, block.shape[1]))
     elif sp.issparse(block):
-        sparse_dataset(root[place]).append(block)
+        first, value = filled[place, "rows"], filled[place, "values"]
+        values, pointers = slice(value, value + block.nnz), slice(first + 1, first + 1 + block.shape[0])
+        root[place]["data"][values], root[place]["indices"][values] = block.data, block.indices
+        root[place]["indptr"][pointers] = block.indptr[1:].astype(np.int64) + value
     else:
-        array = root[place]
-        start = array.shape[0]
-        array.resize((start + len(block), array.shape[1]))
-        array[start:] = block
+        first = filled[place, "rows"]
+        root[place][first : first + len(block)] = block
+    filled[place, "rows"] += block.shape[0]
+    filled[place, "values"] += block.nnz if sp.issparse(block) else 0
+
+
+def _make(root: Any, place: str, block: Any) -> None:
+    """Write the first rows of an element that will grow."""
+    is_h5 = isinstance(root, h5py.File)
+    options: dict[str, Any] = _H5_OPTIONS if is_h5 else {}
+    if sp.issparse(block):
+        block.indptr = block.indptr.astype(np.int64)  # more values may come than 32 bits can count
+    elif is_h5:
+        width = block.shape[1]
+        options = {**options, "maxshape": (None, width), "chunks": (_ROWS, width)}
+    write_elem(root, place, block, dataset_kwargs=options)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -23,17 +23,21 @@ Array = NDArray[np.float64]
 
 
 class TorchNetworks:
-    """`Networks` of a module, which is copied, in eval mode and double precision, on its own device.
+    """`Networks` of a module, which is copied, in eval mode, on its own device.
 
     Parameters
     ----------
     module
         The trained module, with a flow.
+    single
+        In single precision, which is enough where no count depends on the latents.
     """
 
-    def __init__(self, module: CFMVCModule) -> None:
+    def __init__(self, module: CFMVCModule, *, single: bool = False) -> None:
         self.module = copy.deepcopy(module).eval()
-        if module.latent_location.device.type != "mps":  # which has no double precision
+        if single:
+            self.module.float()
+        elif module.latent_location.device.type != "mps":  # which has no double precision
             self.module.double()
         self.n_intrinsic, self.n_technical = module.n_intrinsic, module.n_technical
         self.location = _array(self.module.latent_location)
@@ -50,7 +54,7 @@ class TorchNetworks:
     @torch.inference_mode()
     def posterior(self, counts: sp.csr_matrix, inputs: Inputs) -> tuple[Array, Array]:
         """See `Networks.posterior`."""
-        values = counts.astype(np.float64)
+        values = counts.astype(np.float64 if self.module.latent_location.dtype == torch.float64 else np.float32)
         depth = np.asarray(values.sum(axis=1))
         if self.module.log_variational:
             np.log1p(values.data, out=values.data)

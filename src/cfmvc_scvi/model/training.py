@@ -262,7 +262,7 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         train = super().train
         with stage_of(self, "representation"):
             run.fit(lambda: train(epochs, **split, plan_kwargs=plan, **trainer))
-            self._remember(run.seed)
+            run.latents = self._remember(run.seed)
 
     def _with_splits(self, split: dict[str, Any], batch_size: int) -> dict[str, Any]:
         """Keep the split of an earlier training, so that no stage learns from the test cells of another.
@@ -310,7 +310,7 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         pairs: PairConfig,
         trainer: dict[str, Any],
     ) -> None:
-        table = self._latent_table()
+        table, run.latents = self._latent_table(run.latents), None
         unknown = np.count_nonzero((table.condition < 0) | (table.context < 0))
         if self.is_query_ and unknown:
             warnings.warn(
@@ -349,7 +349,7 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         couple = self._minibatch_coupler(run.seed) if resumed is None else MinibatchCoupler.from_state(resumed)
         plan = {**options, "couple": couple, **(plan_kwargs or {})}
         split = self._with_splits(split, config.joint_batch_size)
-        self._training_plan_cls = JointPlan
+        self._training_plan_cls, run.latents = JointPlan, None
         try:
             epochs = config.joint_epochs if epochs is None else epochs
             train = super().train

@@ -20,7 +20,7 @@ DEPTH_LEVELS = np.linspace(0.02, 0.98, 30)
 _SCALE = 1e4  # counts per 10k
 _TREND_SHARE = 0.3
 _TREND_WINDOW = 25
-_BLOCK = 1 << 14  # cells
+_BLOCK = 1 << 23  # cells x genes summed at a time
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ def pseudo_bulk(counts: Any, groups: ArrayLike, n_groups: int) -> PseudoBulk:
     n = np.bincount(index, minlength=n_groups)
     depth = np.empty(len(index))
     sums = _Sums.zero(n_groups, matrix.shape[1])
-    for start in range(0, len(index), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    step = max(1, _BLOCK // max(matrix.shape[1], 1), 2 * n_groups)  # a block also adds to the sums of all groups
+    for start in range(0, len(index), step):
+        rows = slice(start, start + step)
         depth[rows] = sums.add(matrix[rows], index[rows])
     size = np.where(n > 0, n, np.nan)[:, None]
     mean_depth = sums.depth[:, None] / size

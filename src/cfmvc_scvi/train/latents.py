@@ -20,6 +20,7 @@ from cfmvc_scvi.metrics import median_bandwidths
 __all__ = ["LatentDataModule", "LatentTable", "PairSampler", "principal_axes"]
 
 _BANDWIDTH_CELLS = 200
+_ENOUGH = 2**18  # cells that say where latents lie
 _COUPLINGS = {"optimal": optimal_coupling, "random": random_coupling}
 
 
@@ -87,7 +88,7 @@ class PairSampler:
             known &= np.isfinite(table.offsets[table.condition[cells], table.context[cells]]).all(axis=1)
         self.table, self.cells, self.source, self.config, self.observed = table, cells[known], source, config, observed
         condition, context = table.condition[self.cells], table.context[self.cells]
-        self.axes = principal_axes(table.mean[self.cells], config.coupling_dims)
+        self.axes = principal_axes(table.mean, self.cells, config.coupling_dims)
         self.controls = self.cells[condition == 0]
         self.groups: list[tuple[np.ndarray, np.ndarray]] = []  # (control cells, perturbed cells)
         for code in np.unique(context[condition > 0]):
@@ -211,9 +212,13 @@ def _bandwidths(sampler: PairSampler, rng: Generator) -> np.ndarray:
     return np.median(found) * np.array([0.5, 1.0, 2.0])
 
 
-def principal_axes(values: np.ndarray, n_axes: int) -> np.ndarray:
-    """Return the leading principal axes of `values` `(cells, dims)`, `(dims, n_axes)`."""
-    centred = values - values.mean(axis=0) if len(values) else values
+def principal_axes(values: np.ndarray, cells: np.ndarray, n_axes: int) -> np.ndarray:
+    """Return the leading principal axes of `values` `(all cells, dims)`, `(dims, n_axes)`, in these of the cells.
+
+    Of very many cells, evenly chosen ones say it.
+    """
+    some = values[cells[:: max(1, -(-len(cells) // _ENOUGH))]]
+    centred = some - some.mean(axis=0) if len(some) else some
     return np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :n_axes]
 
 
