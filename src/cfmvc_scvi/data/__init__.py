@@ -13,7 +13,7 @@ from cfmvc_scvi.data.vocabulary import Vocabulary, condition_table
 if TYPE_CHECKING:
     from cfmvc_scvi.data.checks import check_control, check_labels, check_min_cells, check_obsm
     from cfmvc_scvi.data.fields import CategoryField, MuDataCategoryField, MuDataPerturbationField, PerturbationField
-    from cfmvc_scvi.data.genes import match_genes
+    from cfmvc_scvi.data.genes import match_genes, match_modality
     from cfmvc_scvi.data.h5ad_guard import assert_self_contained
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "convert_counts",
     "gene_positions",
     "match_genes",
+    "match_modality",
     "refuse_new_categories",
     "take_genes",
     "to_csr",
@@ -47,7 +48,7 @@ __getattr__ = on_first_use(
     {
         "checks": ["check_control", "check_labels", "check_min_cells", "check_obsm"],
         "fields": ["CategoryField", "MuDataCategoryField", "MuDataPerturbationField", "PerturbationField"],
-        "genes": ["match_genes"],
+        "genes": ["match_genes", "match_modality"],
         "h5ad_guard": ["assert_self_contained"],
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ from numpy.typing import NDArray
 
 from cfmvc_scvi.data.names import check_names, gene_positions, take_genes
 
-__all__ = ["match_genes"]
+if TYPE_CHECKING:
+    from mudata import MuData
+
+__all__ = ["match_genes", "match_modality"]
 
 # a copy with other genes is a new object to scvi: with the old identifiers it would be taken for the registered one
 _REGISTRATION_KEYS = ("_scvi_uuid", "_scvi_manager_uuid")
@@ -58,6 +62,38 @@ def match_genes(adata: AnnData, model_var_names: Sequence[str] | pd.Index, pad_m
     for key in _REGISTRATION_KEYS:
         matched.uns.pop(key, None)
     return matched
+
+
+def match_modality(mdata: MuData, modality: str, model_var_names: Sequence[str] | pd.Index) -> MuData:
+    """Return data of which one modality has the genes of a model, in its order.
+
+    Parameters
+    ----------
+    mdata
+        New cells; never altered.
+    modality
+        Name of the modality with the counts.
+    model_var_names
+        Genes that the model was trained on, in its order.
+
+    Returns
+    -------
+    `mdata` itself if the genes already match, else one that shares the other modalities, for scvi unregistered.
+
+    Raises
+    ------
+    DataError
+        As of `match_genes`.
+    """
+    import mudata
+
+    matched = match_genes(mdata.mod[modality], model_var_names)
+    if matched is mdata.mod[modality]:
+        return mdata
+    with mudata.set_options(pull_on_update=False):
+        result = mudata.MuData({name: matched if name == modality else part for name, part in mdata.mod.items()})
+        result.obs = mdata.obs.copy()
+    return result
 
 
 def _padded(adata: AnnData, wanted: pd.Index, positions: NDArray[np.intp]) -> AnnData:

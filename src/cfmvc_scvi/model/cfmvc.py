@@ -7,13 +7,14 @@ from dataclasses import asdict
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.model.base import ArchesMixin, BaseMinifiedModeModelClass, EmbeddingMixin, RNASeqMixin, VAEMixin
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import FlowConfig
-from cfmvc_scvi.data import Vocabulary, check_key, match_genes
+from cfmvc_scvi.data import Vocabulary, check_key, match_genes, match_modality
 from cfmvc_scvi.errors import DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.model.effects import EffectMixin
 from cfmvc_scvi.model.persistence import SafePersistenceMixin
@@ -304,8 +305,8 @@ class CFMVC(
             If a perturbation is unknown to the reference.
         """
         reference = cls._as_model(reference_model, trust_pickle)
-        if isinstance(adata, AnnData) and reference is not None and not kwargs.get("inplace_subset_query_vars"):
-            adata = match_genes(adata, reference.get_var_names())
+        if adata is not None and reference is not None and not kwargs.get("inplace_subset_query_vars"):
+            adata = cls._match_genes(adata, reference.get_var_names(), reference.registry)
         model = super().load_query_data(adata, reference, *args, **kwargs)
         model.train_indices_ = model.validation_indices_ = model.test_indices_ = model.history_ = None
         model.is_query_ = not kwargs.get("unfrozen", False)
@@ -323,20 +324,32 @@ class CFMVC(
 
     def _validate_anndata(self, adata: AnnData | None = None, copy_if_view: bool = True) -> AnnData:
         """Match the genes by name, then validate as scvi does."""
-        if adata is not None and adata is not self.adata and self._var_names is not None and isinstance(adata, AnnData):
-            adata = match_genes(adata, self._var_names)
+        if adata is not None and adata is not self.adata and self._var_names is not None:
+            adata = self._match_genes(adata, self._var_names, self.registry)
         return super()._validate_anndata(adata, copy_if_view=copy_if_view)
 
     @classmethod
     def _match_genes(cls, data: Any, var_names: np.ndarray, registry: dict[str, Any]) -> Any:
         """Put the genes of new data in the model's order before they are set up."""
-        return match_genes(data, var_names) if isinstance(data, AnnData) else data
+        if isinstance(data, AnnData):
+            return match_genes(data, var_names)
+        return match_modality(data, registry["setup_args"]["modalities"]["rna_layer"], var_names)
 
     def _rna(self, data: Any) -> AnnData:
         """Return the AnnData with the counts: the data themselves, or the modality of a MuData."""
         if isinstance(data, AnnData):
             return data
         return data.mod[self.registry["setup_args"]["modalities"]["rna_layer"]]
+
+    def _column(self, data: Any, argument: str) -> pd.Series | None:
+        """Return the column of `obs` that an argument of the setup names, of the modality where it is; None if none."""
+        key = self._setup_argument(argument)
+        if key is None:
+            return None
+        modality = None if isinstance(data, AnnData) else self.registry["setup_args"]["modalities"].get(argument)
+        obs = (data if modality is None else data.mod[modality]).obs
+        check_key(key, obs.columns, "obs")
+        return obs[key]
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray | None:
         """Return the names of the genes, also of a model without data."""

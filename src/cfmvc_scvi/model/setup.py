@@ -185,7 +185,9 @@ class SetupMixin(ModelPart):
         perturbation_embeddings_key: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """%(summary_mdata)s, for its RNA modality; other modalities are left alone.
+        """%(summary_mdata)s, for its RNA modality; other modalities are carried along, untouched.
+
+        Predictions are of the RNA modality; with `key_added`, and by the functions of `tl`, they are written into it.
 
         Parameters
         ----------
@@ -221,6 +223,7 @@ class SetupMixin(ModelPart):
         rna = mdata.mod[where.rna_layer]
         is_query = kwargs.get("source_registry") is not None
         check_names(rna)
+        _check_aligned(mdata, rna, where.rna_layer)
         if not is_query:
             columns = [
                 (mdata if modality is None else mdata.mod[modality], key)
@@ -260,6 +263,21 @@ class SetupMixin(ModelPart):
         manager = AnnDataManager(fields=mudata_fields, setup_method_args=setup_method_args)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
+
+
+def _check_aligned(mdata: MuData, rna: AnnData, modality: str) -> None:
+    """Refuse cells without counts: scvi-tools would give those of other cells to them."""
+    missing = mdata.obs_names.difference(rna.obs_names)
+    if len(missing):
+        raise DataError(
+            f"{len(missing)} of {mdata.n_obs} cells are not in modality {modality!r}, first {missing[0]!r}. Subset the "
+            f"data to its cells: mdata[mdata.mod[{modality!r}].obs_names].copy()."
+        )
+    if not mdata.obs_names.equals(rna.obs_names):
+        raise DataError(
+            f"Modality {modality!r} has the cells in another order. Make the data again: MuData({{name: part["
+            f"mdata.mod[{modality!r}].obs_names] for name, part in mdata.mod.items()}})."
+        )
 
 
 def _check_design(perturbation: _Column, control: str, groups: Sequence[_Column]) -> None:

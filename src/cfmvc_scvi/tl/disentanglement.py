@@ -58,14 +58,14 @@ def disentanglement(adata: AnnData, model: CFMVC, *, n_cells: int = 1500, seed: 
         raise DataError(f"n_cells is {n_cells}; look at {2 * _LEAST} or more.")
     rng = np.random.default_rng(seed)
     rows = []
-    columns = {"perturbation": model._setup_argument("perturbation_key"), "batch": model._setup_argument("batch_key")}
-    labels_key = model._setup_argument("labels_key")
-    types = np.zeros(adata.n_obs) if labels_key is None else pd.factorize(adata.obs[labels_key])[0]
+    columns = {factor: model._column(adata, f"{factor}_key") for factor in ("perturbation", "batch")}
+    labels = model._column(adata, "labels_key")
+    types = np.zeros(adata.n_obs) if labels is None else pd.factorize(labels)[0]
     for part in ("intrinsic", "technical"):
         latent = np.asarray(model.get_latent_representation(adata, part=part), dtype=float)
         latent = latent - pd.DataFrame(latent).groupby(types).transform("mean").to_numpy()
         for factor, column in columns.items():
-            names = None if column is None else adata.obs[column].astype(str).to_numpy()
+            names = None if column is None else column.astype(str).to_numpy()
             chosen = _chosen(names, n_cells, np.random.default_rng(seed))
             if names is None or chosen is None or not latent.shape[1]:
                 continue

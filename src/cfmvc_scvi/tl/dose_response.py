@@ -102,7 +102,7 @@ def dose_response(
         curve, half = _one_context(rows, chosen, at, seen, level)
         curves.append(curve.assign(context=context))
         halves.append(half.assign(context=context))
-    adata.uns[key_added] = {
+    model._rna(adata).uns[key_added] = {
         name: table[["context", *table.columns.drop("context")]]
         for name, table in (
             ("curves", pd.concat(curves, ignore_index=True)),

@@ -43,4 +43,4 @@ def effect(
     UnknownConditionError
         If the perturbation is unknown.
     """
-    adata.uns[key_added] = model.get_effect(perturbation, dose=dose)
+    model._rna(adata).uns[key_added] = model.get_effect(perturbation, dose=dose)

@@ -80,26 +80,27 @@ def interactions(
     >>> adata.uns["interactions"]["contexts"]["context"].tolist()
     ['type_0', 'type_1', 'type_2']
     """
-    if adata.is_view and cells:
+    rna = model._rna(adata)
+    if rna.is_view and cells:
         raise DataError("Results cannot be written into a view; pass adata.copy(), or cells=False.")
     if taken := sorted({"output", "perturbation", "n_samples", "key_added"} & kwargs.keys()):
         raise DataError(f"{taken[0]}= is chosen here; leave it out.")
     genes = model.get_interaction(combination, dose=dose, level=level)
     parts = list(genes.columns[2 : genes.columns.get_loc("together")])
     contexts = [_context(rows, parts) for _, rows in genes.groupby("context", sort=False)]
-    adata.uns[key_added] = {"genes": genes, "contexts": pd.DataFrame(contexts)}
+    rna.uns[key_added] = {"genes": genes, "contexts": pd.DataFrame(contexts)}
     if cells:
         asked = {"output": "normalized", "dose": dose, "seed": 0, **kwargs}
         together, *single = _effects(adata, model, (combination, *parts), asked)
         total = np.sum(single, axis=0)
-        positions = pd.Index(np.asarray(model.get_var_names(), dtype=str)).get_indexer(adata.var_names)
+        positions = pd.Index(np.asarray(model.get_var_names(), dtype=str)).get_indexer(rna.var_names)
         if (positions < 0).any():
             raise DataError(
                 f"{(positions < 0).sum()} genes of the data are not of the model; subset them, or cells=False."
             )
-        adata.layers[key_added] = (together - total)[:, positions].astype(np.float32)
+        rna.layers[key_added] = (together - total)[:, positions].astype(np.float32)
         length = (total**2).sum(axis=1)
-        adata.obs[key_added] = (together * total).sum(axis=1) / np.where(length > 0, length, np.nan)
+        rna.obs[key_added] = (together * total).sum(axis=1) / np.where(length > 0, length, np.nan)
 
 
 def _context(rows: pd.DataFrame, parts: list[str]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def latent(adata: AnnData, model: CFMVC, *, key_added: str = "X_cfmvc", technica
     >>> adata.obsm["X_cfmvc"].shape == (adata.n_obs, 32)
     True
     """
-    adata.obsm[key_added] = model.get_latent_representation(adata)
+    obsm = model._rna(adata).obsm
+    obsm[key_added] = model.get_latent_representation(adata)
     if technical:
-        adata.obsm[f"{key_added}_technical"] = model.get_latent_representation(adata, part="technical")
+        obsm[f"{key_added}_technical"] = model.get_latent_representation(adata, part="technical")

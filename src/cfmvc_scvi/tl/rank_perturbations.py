@@ -128,7 +128,7 @@ def _candidates(model: CFMVC, perturbations: Sequence[str] | None) -> list[str]:
 
 def _counts(cells: AnnData, model: CFMVC) -> sp.csr_matrix:
     """Counts of cells whose columns are not read, in the order of the model's genes."""
-    layer = model._setup_argument("layer")
+    cells, layer = model._rna(cells), model._setup_argument("layer") or model._setup_argument("rna_layer")
     check_counts(cells, layer, training=False, allow_non_integer=bool(model._setup_argument("allow_non_integer")))
     cells = match_genes(cells, np.asarray(model.get_var_names(), dtype=str))
     return _whole(cells.X if layer is None else cells.layers[layer])

@@ -38,4 +38,4 @@ def trust(
     UnknownConditionError
         If the perturbation is unknown.
     """
-    adata.uns[key_added] = model.get_trust(perturbation, dose=dose)
+    model._rna(adata).uns[key_added] = model.get_trust(perturbation, dose=dose)

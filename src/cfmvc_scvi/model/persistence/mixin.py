@@ -6,6 +6,7 @@ import inspect
 import os
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import anndata
@@ -259,7 +260,7 @@ class SafePersistenceMixin(_ScviModel):
         The query model, not trained yet.
         """
         reference = cls._as_model(reference_model, trust_pickle)
-        model = super().load_query_data(adata, reference, *args, **kwargs)
+        model = super().load_query_data(adata, _named_by_modality(reference, adata), *args, **kwargs)
         if isinstance(reference, SafePersistenceMixin) and (state := reference._extra_state()):
             model._load_extra_state(state)
         return model
@@ -293,6 +294,21 @@ class SafePersistenceMixin(_ScviModel):
         if isinstance(reference_model, str | os.PathLike):
             return cls.load(reference_model, adata=False, accelerator="cpu", trust_pickle=trust_pickle)
         return reference_model
+
+
+def _named_by_modality(reference: Any, data: Any) -> Any:
+    """Return a reference whose genes are named by modality, as scvi-tools asks of one that a MuData is mapped onto.
+
+    A model of one modality names the genes of that one, and has matched them; the other modalities are not read.
+    """
+    if not isinstance(data, MuData) or reference is None or isinstance(reference.get_var_names(), dict):
+        return reference
+    names = {name: part.var_names.to_numpy() for name, part in data.mod.items()}
+    return SimpleNamespace(
+        module=reference.module,
+        get_var_names=lambda: names,
+        _get_user_attributes=reference._get_user_attributes,
+    )
 
 
 def _refuse(**arguments: Any) -> None:

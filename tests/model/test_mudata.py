@@ -1,0 +1,130 @@
+"""MuData in and out: what is predicted stands in the RNA modality, and all else is as it was."""
+
+from __future__ import annotations
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from mudata import MuData
+
+from cfmvc_scvi import CFMVC, tl
+from cfmvc_scvi.errors import DataError, UnknownConditionError
+
+IN_RNA = dict.fromkeys(("rna_layer", "perturbation_key", "labels_key"), "rna")
+
+
+@pytest.fixture(autouse=True)
+def as_mudata_will():
+    with mudata.set_options(pull_on_update=False):
+        yield
+
+
+def together(rna: AnnData) -> MuData:
+    """These cells with a second modality; batches are a column of the whole."""
+    rng = np.random.default_rng(3)
+    names = [f"protein{i}" for i in range(5)]
+    protein = AnnData(rng.poisson(5.0, (rna.n_obs, 5)).astype(np.float32), obs=pd.DataFrame(index=rna.obs_names))
+    protein.var_names = names
+    both = MuData({"rna": rna, "protein": protein})
+    both.obs["batch"] = rna.obs.pop("batch").to_numpy()
+    return both
+
+
+@pytest.fixture
+def mdata(tiny_adata) -> MuData:
+    return together(tiny_adata)
+
+
+@pytest.fixture
+def model(mdata, quick) -> CFMVC:
+    CFMVC.setup_mudata(
+        mdata, perturbation_key="perturbation", labels_key="cell_type", batch_key="batch", modalities=IN_RNA
+    )
+    model = CFMVC(mdata, n_intrinsic=4, n_technical=2, n_hidden=16, flow_kwargs={"n_hidden": 16})
+    model.train(**quick)
+    return model
+
+
+def test_predictions_are_written_into_rna_and_the_rest_is_carried_along(mdata, model, tmp_path):
+    protein, counts = mdata.mod["protein"].X.copy(), mdata.mod["rna"].X.copy()
+    tl.counterfactual(mdata, model, "A", key_added="cf", seed=0)
+    tl.latent(mdata, model)
+    tl.effect(mdata, model, "A")
+    tl.trust(mdata, model, "A")
+    tl.interactions(mdata, model, "A+B")
+    mdata.write_h5mu(tmp_path / "cells.h5mu")
+    back = mudata.read_h5mu(tmp_path / "cells.h5mu")
+    alone = model.predict_counterfactual(perturbation="A", seed=0)
+    assert (back.mod["rna"].layers["cf"] != alone.X).nnz == 0
+    np.testing.assert_array_equal(back.mod["rna"].obsm["X_cf"], alone.obsm["X_cfmvc_counterfactual"])
+    np.testing.assert_array_equal(back.mod["rna"].obsm["X_cfmvc"], model.get_latent_representation())
+    assert {"effect", "trust", "interactions", "cf"} <= set(back.mod["rna"].uns)
+    np.testing.assert_array_equal(back.mod["protein"].X, protein)
+    assert (back.mod["rna"].X != counts).nnz == 0
+    assert not set(back.mod["protein"].obsm) - {"X_umap"} and not back.mod["protein"].layers
+
+
+def test_new_data_with_genes_in_another_order(mdata, model):
+    known = model.predict_counterfactual(mdata, perturbation="B", seed=0)
+    rna = mdata.mod["rna"].copy()
+    rna.obs["batch"] = mdata.obs["batch"].to_numpy()
+    shuffled = together(rna[:, ::-1].copy())
+    again = model.predict_counterfactual(shuffled, perturbation="B", seed=0)
+    assert list(again.var_names) == list(known.var_names) and (again.X != known.X).nnz == 0
+    assert list(shuffled.mod["rna"].var_names) == list(known.var_names)[::-1]  # the data given stay as they are
+
+
+def test_missing_genes_and_categories_are_named(mdata, model):
+    rna = mdata.mod["rna"].copy()
+    rna.obs["batch"] = mdata.obs["batch"].to_numpy()
+    with pytest.raises(DataError, match="1 gene of the model not in the data"):
+        model.predict_counterfactual(together(rna[:, 1:].copy()), perturbation="B")
+    rna.obs["perturbation"] = rna.obs["perturbation"].astype(str).replace("A", "Z")
+    with pytest.raises(UnknownConditionError, match="Z"):
+        model.predict_counterfactual(together(rna), perturbation="B")
+
+
+def test_tools_read_columns_where_they_are(mdata, model):
+    known = tl.disentanglement(mdata, model, n_cells=200)
+    assert set(known["factor"]) == {"perturbation", "batch"}
+    control = (mdata.mod["rna"].obs["perturbation"] == "control").to_numpy()
+    path = tl.counterfactual_trajectory(mdata, model, "A", times=2, indices=np.flatnonzero(control)[:20])
+    assert path.n_obs == 40
+    ranked = tl.rank_perturbations(mdata[control].copy(), model, mdata[~control].copy(), n_cells=60, n_resamples=5)
+    assert "no change" in set(ranked["perturbation"])
+    with pytest.raises(UnknownConditionError, match="perturbation"):
+        tl.disentanglement(drop(mdata, "perturbation"), model)
+
+
+def drop(mdata, column):
+    rna = mdata.mod["rna"].copy()
+    del rna.obs[column]
+    return MuData({"rna": rna, "protein": mdata.mod["protein"]})
+
+
+def test_a_query_of_new_batches(mdata, model, quick, tmp_path):
+    query = mdata[:120].copy()
+    query.obs["batch"] = "new"
+    model.save(tmp_path / "reference")
+    mapped = CFMVC.load_query_data(query, str(tmp_path / "reference"), accelerator="cpu")
+    mapped.train(**quick, plan_kwargs={"weight_decay": 0.0})
+    predicted = mapped.predict_counterfactual(perturbation="A", seed=0)
+    assert predicted.n_obs == 120 and mapped.is_query_
+    tl.counterfactual(query, mapped, "A", key_added="cf", seed=0)
+    assert (query.mod["rna"].layers["cf"] != predicted.X).nnz == 0
+    mapped.save(tmp_path / "query", save_anndata=True)
+    back = CFMVC.load(tmp_path / "query", accelerator="cpu")
+    assert (back.predict_counterfactual(perturbation="A", seed=0).X != predicted.X).nnz == 0
+
+
+def test_cells_without_counts_are_refused(mdata):
+    arguments = {"perturbation_key": "perturbation", "modalities": IN_RNA}
+    partly = MuData({"rna": mdata.mod["rna"][5:].copy(), "protein": mdata.mod["protein"]})
+    with pytest.raises(DataError, match="5 of 360 cells are not in modality 'rna'"):
+        CFMVC.setup_mudata(partly, **arguments)
+    other = MuData({"protein": mdata.mod["protein"], "rna": mdata.mod["rna"][::-1].copy()})
+    with pytest.raises(DataError, match="another order"):
+        CFMVC.setup_mudata(other, **arguments)
+    CFMVC.setup_mudata(MuData({name: part[other.obs_names].copy() for name, part in other.mod.items()}), **arguments)
