@@ -185,8 +185,8 @@ def trajectory(data: Path, seeds: int) -> Table:
     table = found.drop(columns="seed").groupby("cell type").mean()
     return (
         "The way of control cells of a cell type that training did not see treated, in five steps: share of steps in "
-        "which the twenty genes of largest real change move the right way, share of steps that bring the cells nearer to the "
-        "treated ones, and the energy distance at both ends.",
+        "which the twenty genes of largest real change move the right way, share of steps that bring the cells "
+        "nearer to the treated ones, and the energy distance at both ends.",
         table,
         {"ways": rows},
     )
@@ -228,7 +228,8 @@ def dose(data: Path, seeds: int) -> Table:
     found = pd.DataFrame(rows)
     return (
         f"Effect at dose {HELD_OUT_DOSE}, which training did not see, of cells with the share d / (1 + d) of the "
-        "counts of an interferon-treated cell and the rest of a control cell; errors are relative to the length of the true effect. "
+        "counts of an interferon-treated cell and the rest of a control cell; errors are relative to the length of the "
+        "true effect. "
         "Planted half doses are of the same kind of curve through the true means.",
         found.drop(columns="seed").groupby("cell type").mean(),
         {"doses": rows},
@@ -307,7 +308,8 @@ def unseen(data: Path, seeds: int) -> Table:
     table.columns = [f"{score}, {part}" for part, score in table.columns]
     return (
         "Correlation over genes of predicted and real change of mean log1p CP10k of knock-outs that no training cell "
-        "had (six groups left out in turn), each replicate against its own controls. *Strong*: the third of largest change; "
+        "had (six groups left out in turn), each replicate against its own controls. *Strong*: the third of "
+        "largest change; "
         f"*interferon-gamma*: {', '.join(INTERFERON_GAMMA)}, which the one feature of *pathway* marks.",
         table,
         {"knock-outs": rows},

@@ -175,7 +175,8 @@ def invariance(data: Path, seeds: int) -> Table:
     table.index = [f"{name}, {weight:g}" for name, weight in table.index]
     return (
         "What the intrinsic latent knows of the batch (in kang: of the donor) and of the perturbation, by the weight "
-        "`lambda_batch`, and the prediction of a group that was left out (treated B cells; one condition of one simulated type).",
+        "`lambda_batch`, and the prediction of a group that was left out (treated B cells; one condition of one "
+        "simulated type).",
         table,
         {"invariance": rows},
     )
