@@ -25,6 +25,7 @@ from cfmvc_scvi.shift import (
     EffectGoal,
     PseudoBulk,
     additive_goal,
+    averaged_goal,
     effect_goal,
     interpolate_dose,
     latent_shift,
@@ -136,7 +137,8 @@ class Reference:
         """Return the expected level of a condition in a context.
 
         Seen conditions: empirical Bayes over contexts, around what the other perturbations share, the doses of a
-        perturbation by itself monotone as far as noise explains that they are not. Unseen dose of a seen perturbation:
+        perturbation by itself monotone as far as noise explains that they are not; combinations around the sum of their
+        parts and around control, the mean of both (`shift.averaged_goal`). Unseen dose of a seen perturbation:
         interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts, and the
         interaction that other combinations of these parts lead to expect (`Interactions`).
 
@@ -251,7 +253,10 @@ class Reference:
     def _goal(self, condition: int) -> EffectGoal:
         if condition not in self._goals:
             expected, perturbed = self.relatives.expected(condition), self.bulk_over_contexts(condition)
-            self._goals[condition] = effect_goal(expected, perturbed, self.config)
+            goal, control = effect_goal(expected, perturbed, self.config), self.bulk_over_contexts(0)
+            if np.count_nonzero(self.designs[condition]) > 1 and (expected.log_mean != control.log_mean).any():
+                goal = averaged_goal(goal, effect_goal(control, perturbed, self.config))
+            self._goals[condition] = goal
         return self._goals[condition]
 
     def calibration(self) -> Calibration:
