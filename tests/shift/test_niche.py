@@ -71,7 +71,7 @@ def decay_length(far: np.ndarray, values: np.ndarray) -> float:
 def test_a_response_to_distance_is_found_too_short_where_it_is_long(
     length: float, least: float, most: float, tissue: tuple, rng: np.random.Generator
 ) -> None:
-    """What falls off with the distance, not from neighbour to neighbour, in neighbourhoods of radius 2.2: a limit of the model."""
+    """What falls off with the distance, not from neighbour to neighbour (of radius 2.2): a limit of the model."""
     place, pool, held = tissue
     far = cKDTree(place[held]).query(place)[0]
     state = np.exp(-far / length)[:, None] * np.array([2.0, -1.0, 0, 0, 0]) + 0.3 * rng.standard_normal((900, 5))
