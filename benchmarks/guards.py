@@ -23,7 +23,8 @@ import torch
 from cfmvc_scvi import CFMVC
 from cfmvc_scvi.callbacks import GradientMonitor
 from cfmvc_scvi.datasets import simulated_perturbation
-from cfmvc_scvi.train import Stage, plans
+from cfmvc_scvi.train import Stage
+from cfmvc_scvi.train.guard import FiniteGuard
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.ERROR)
@@ -34,7 +35,7 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 @contextmanager
 def no_guard() -> Iterator[None]:
     """Take away every check of the plans."""
-    guard, nothing = plans._FiniteGuard, lambda *args, **kwargs: None
+    guard, nothing = FiniteGuard, lambda *args, **kwargs: None
     names = ("check", "on_before_optimizer_step", "on_train_epoch_end", "on_validation_end")
     patches = [mock.patch.object(guard, name, nothing) for name in names]
     patches.append(mock.patch.object(guard, "explained", lambda *args: nullcontext()))

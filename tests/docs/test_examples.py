@@ -15,7 +15,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 _WALK = pkgutil.walk_packages(cfmvc_scvi.__path__, "cfmvc_scvi.")
 # modules that import what an extra brings
-_OF_EXTRAS = ("cfmvc_scvi.app._page", "cfmvc_scvi.serve._app", "cfmvc_scvi.serve._connection")
+_OF_EXTRAS = (
+    "cfmvc_scvi.app._page",
+    "cfmvc_scvi.export._hub",
+    "cfmvc_scvi.serve._app",
+    "cfmvc_scvi.serve._connection",
+)
 MODULES = sorted(module.name for module in _WALK if module.name not in _OF_EXTRAS)
 _OF_TISSUE = ("dose_response", "tissue", "virtual_tissue")  # whose data have places and doses
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)

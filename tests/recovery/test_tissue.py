@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from cfmvc_scvi import CFMVC, pl, tl
 from cfmvc_scvi.errors import DataError, NonFiniteError, UnknownConditionError
 from cfmvc_scvi.metrics import log_normalize
+from cfmvc_scvi.shift import NicheResponse
 
 N, GAIN = 600, 0.9
 SETUP = {"batch_key": "slice", "spatial_key": "spatial"}
@@ -62,6 +63,11 @@ def model(data: ad.AnnData, fitted: Callable[..., CFMVC]) -> CFMVC:
     return fitted(data, SETUP, QUICK, n_intrinsic=10)
 
 
+@pytest.fixture(scope="module")
+def niche(model: CFMVC) -> NicheResponse:
+    return model.get_niche_response("P")
+
+
 @pytest.fixture
 def slice_3(data: ad.AnnData) -> ad.AnnData:
     """The slice in which nothing was perturbed, with a region in its middle."""
@@ -105,8 +111,8 @@ def test_the_planted_decay_length_is_recovered(model: CFMVC, slice_3: ad.AnnData
     assert ad.read_h5ad(f"{tmp_path}/tissue.h5ad").uns["virtual_tissue"]["decay_length"] == report["decay_length"]
 
 
-def test_permuted_places_lose_the_response(model: CFMVC, data: ad.AnnData) -> None:
-    assert model.get_niche_response("P").gain > 0.6
+def test_permuted_places_lose_the_response(model: CFMVC, niche: NicheResponse, data: ad.AnnData) -> None:
+    assert niche.gain > 0.6
     shuffled = data.copy()
     rng = np.random.default_rng(1)
     for name in shuffled.obs["slice"].unique():
@@ -115,19 +121,19 @@ def test_permuted_places_lose_the_response(model: CFMVC, data: ad.AnnData) -> No
     assert model.get_niche_response("P", shuffled).gain == 0
 
 
-def test_regions_rounds_and_untouched_cells(model: CFMVC, slice_3: ad.AnnData) -> None:
+def test_regions_rounds_and_untouched_cells(model: CFMVC, niche: NicheResponse, slice_3: ad.AnnData) -> None:
     region = slice_3.obs["region"].to_numpy()
-    alone = model.predict_tissue(slice_3, region, perturbation="P", steps=0)
+    alone = model.predict_tissue(slice_3, region, perturbation="P", steps=0, niche=niche)
     outside = sparse.csr_matrix(alone.X)[~region]
     assert (outside != slice_3.X[~region]).nnz == 0
     cells = model.predict_counterfactual(slice_3, np.flatnonzero(region), perturbation="P", seed=0)
     assert (sparse.csr_matrix(alone.X)[region] != cells.X).nnz == 0
     low, high = slice_3.obsm["spatial"].min(axis=0), slice_3.obsm["spatial"].max(axis=0)
     corners = np.array([low, [high[0], low[1]], high, [low[0], high[1]]])
-    tl.virtual_tissue(slice_3, model, "P", corners / 2 + (low + high) / 4, key_added="square")
+    tl.virtual_tissue(slice_3, model, "P", corners / 2 + (low + high) / 4, niche=niche, key_added="square")
     inside = np.abs(slice_3.obsm["spatial"] - (low + high) / 2) < (high - low) / 4
     assert ((slice_3.obs["square_state"] == "region") == inside.all(axis=1)).all()
-    tl.virtual_tissue(slice_3, model, "P", region, hops=1, steps=1, key_added="grown")
+    tl.virtual_tissue(slice_3, model, "P", region, hops=1, steps=1, niche=niche, key_added="grown")
     grown = (slice_3.obs["grown_state"] == "region").to_numpy()
     assert grown[region].all() and grown.sum() > 1.3 * region.sum()
 

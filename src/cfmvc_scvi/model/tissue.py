@@ -45,7 +45,7 @@ class TissueMixin(CounterfactualMixin):
         adata
             Tissue to learn from, with the registered columns; None is the training data.
         seed
-            Draws permutations.
+            Draws moves of the pattern of perturbed cells, which stand for chance.
 
         Returns
         -------
@@ -70,7 +70,11 @@ class TissueMixin(CounterfactualMixin):
         table = np.column_stack([np.asarray(get(key)).reshape(-1) for key in keys])
         groups = np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
         rng = np.random.default_rng(seed)
-        return fit_niche_response(u, held, control, self._pool(data), groups, rng)
+        place, slices = (
+            np.asarray(get(CFMVC_REGISTRY_KEYS.SPATIAL_KEY)),
+            np.asarray(get(REGISTRY_KEYS.BATCH_KEY)).ravel(),
+        )
+        return fit_niche_response(u, held, control, self._pool(data), groups, place, slices, rng)
 
     @torch.inference_mode()
     def predict_tissue(

@@ -40,11 +40,11 @@ class _LogLikelihood(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, mu: Tensor, theta: Tensor) -> Tensor:
         where = x.flatten().nonzero().squeeze(1)  # one index is read several times faster than two
         total = mu + (theta + _EPS)
-        counts, dispersion = x.take(where), theta.take(where % len(theta))
+        gene, counts = where % len(theta), x.take(where)
         of_counts = (
             counts * torch.log((mu.take(where) + _EPS) / total.take(where))
-            + torch.lgamma(counts + dispersion)
-            - torch.lgamma(dispersion)
+            + torch.lgamma(counts + theta.take(gene))
+            - torch.lgamma(theta).take(gene)
             - torch.lgamma(counts + 1)
         )
         ctx.save_for_backward(x, mu, theta, total, where)
@@ -56,7 +56,7 @@ class _LogLikelihood(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         x, mu, theta, total, where = ctx.saved_tensors
-        counts, dispersion = x.take(where), theta.take(where % len(theta))
+        gene, counts = where % len(theta), x.take(where)
         to_mu = to_theta = None
         ratio = (x + theta).div_(total)
         if ctx.needs_input_grad[1]:
@@ -65,6 +65,8 @@ class _LogLikelihood(torch.autograd.Function):
             to_mu *= grad
         if ctx.needs_input_grad[2]:
             slope = total.log().neg_().sub_(ratio).add_((theta + _EPS).log() + theta / (theta + _EPS))
-            slope.view(-1).index_add_(0, where, torch.digamma(counts + dispersion) - torch.digamma(dispersion))
+            slope.view(-1).index_add_(
+                0, where, torch.digamma(counts + theta.take(gene)) - torch.digamma(theta).take(gene)
+            )
             to_theta = slope.mul_(grad).sum(dim=0)
         return None, to_mu, to_theta

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import DDPStrategy
-from scvi import REGISTRY_KEYS
 from scvi.module.base import LossOutput
 from scvi.train import TrainingPlan
 from torch import Tensor
 
-from cfmvc_scvi.errors import DataError, NonFiniteError
+from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.module import MIN_GROUP, CFMVCModule, flow_matching_loss, mmd_loss
+from cfmvc_scvi.train.guard import FiniteGuard
 from cfmvc_scvi.train.joint import MinibatchCoupler
 from cfmvc_scvi.train.stages import Stage
 
@@ -51,84 +50,10 @@ def check_invariance(module: CFMVCModule, lambda_batch: float, lambda_perturbati
         )
 
 
-class _FiniteGuard(pl.LightningModule):
-    """Raises in the step in which a loss, gradient or weight is no longer a finite number."""
-
-    module: CFMVCModule
-    stage: Stage
-    options: str  # the argument of `train` with the options of the plan
-
-    def check(self, **terms: Tensor) -> None:
-        """Raise at the first loss term that is NaN or infinite."""
-        for name, value in terms.items():
-            if not torch.isfinite(value):
-                raise self.error(f"{name} became {value.item()}")
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Check the gradients, but for float16, where lightning's scaler expects and skips infinite ones."""
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not gradients or self.trainer.precision == "16-mixed":
-            return
-        # a finite sum has finite summands; it takes a fraction of the time of the largest
-        if not torch.isfinite(torch.stack([gradient.sum() for gradient in gradients]).sum()):
-            largest = torch.nn.utils.get_total_norm(gradients, norm_type=float("inf"))
-            if not torch.isfinite(largest):
-                raise self.error(f"gradient became {largest.item()}")
-
-    def on_train_epoch_end(self) -> None:
-        """Check the weights, also those that no loss depends on."""
-        super().on_train_epoch_end()
-        if self._first_bad(self.module.named_parameters()):
-            raise self.error("weights became NaN or infinite")
-
-    def on_validation_end(self) -> None:
-        """Check the validation loss: early stopping would take NaN for a reason to end the training well."""
-        super().on_validation_end()
-        value = self.trainer.callback_metrics.get("validation_loss")
-        if value is not None:
-            self.check(validation_loss=value)
-
-    def on_train_end(self) -> None:
-        """Give all processes the buffers of the first: each has counted other cells since they were last shared."""
-        super().on_train_end()
-        if self.trainer.world_size > 1:
-            for buffer in self.buffers():
-                torch.distributed.broadcast(buffer, src=0)
-
-    @staticmethod
-    def _first_bad(tensors: Iterable[tuple[str, Tensor | None]]) -> str | None:
-        return next((name for name, value in tensors if value is not None and not torch.isfinite(value).all()), None)
-
-    @contextmanager
-    def explained(self, batch: dict[str, Tensor]) -> Iterator[None]:
-        """Say what is wrong where torch refuses the parameters of a distribution, which would print all of them."""
-        try:
-            yield
-        except ValueError:
-            if not torch.isfinite(batch[REGISTRY_KEYS.X_KEY]).all():
-                raise self.error("counts of a minibatch are NaN or infinite") from None
-            if self._first_bad(self.module.named_parameters()):
-                raise self.error("latents became NaN or infinite") from None
-            raise
-
-    def error(self, what: str) -> NonFiniteError:
-        """Return the error, with the place in training and the first bad weight or gradient."""
-        parameters = list(self.module.named_parameters())
-        weight = self._first_bad(parameters)
-        gradient = self._first_bad((name, parameter.grad) for name, parameter in parameters)
-        where = f" First bad weight: {weight}." if weight else f" First bad gradient: {gradient}." if gradient else ""
-        saved = [
-            path for hook in getattr(self.trainer, "callbacks", []) if (path := getattr(hook, "best_model_path", ""))
-        ]
-        checkpoint = f" Last good checkpoint: {saved[-1]}." if saved else ""
-        return NonFiniteError(
-            f"The {what} in stage '{self.stage}', epoch {self.current_epoch}, step {self.global_step}."
-            f"{where}{checkpoint} Check the counts for extreme values, then try a lower learning rate "
-            f"({self.options}={{'lr': ...}}) or gradient_clip_val=1.0."
-        )
+_FUSED = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 
-class RepresentationPlan(_FiniteGuard, TrainingPlan):
+class RepresentationPlan(FiniteGuard, TrainingPlan):
     """Stage 1: scvi's plan for the VAE, in train mode also when a model is trained again.
 
     Parameters
@@ -188,6 +113,13 @@ class RepresentationPlan(_FiniteGuard, TrainingPlan):
                 )
         self._n_compared = {}
 
+    def get_optimizer_creator(self) -> Callable[..., torch.optim.Optimizer]:
+        """Return scvi's optimizer, in one kernel where precision allows it."""
+        kind = _FUSED.get(str(self.optimizer_name))
+        if kind is None or not self.is_single:
+            return cast("Callable[..., torch.optim.Optimizer]", super().get_optimizer_creator())
+        return partial(kind, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=True)
+
     def on_fit_start(self) -> None:
         """Put the module in train mode: scvi leaves a model that was trained before in eval mode."""
         self.module.train()
@@ -209,7 +141,7 @@ class RepresentationPlan(_FiniteGuard, TrainingPlan):
             super().validation_step(batch, batch_idx)
 
 
-class FlowPlan(_FiniteGuard):
+class FlowPlan(FiniteGuard):
     """Stage 2: conditional flow matching over cached latents; only the flow is registered, the VAE is out of reach.
 
     Parameters
@@ -307,7 +239,9 @@ class FlowPlan(_FiniteGuard):
         """Return AdamW with a cosine decay over the planned steps."""
         if self.optimizer_creator is not None:
             return self.optimizer_creator(self.flow.parameters())
-        optimizer = torch.optim.AdamW(self.flow.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.flow.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=self.is_single
+        )
         n_steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=n_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

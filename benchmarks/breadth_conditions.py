@@ -1,0 +1,336 @@
+"""Questions of conditions: which it was, combinations, doses, unseen ones, and parts of an effect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from breadth_common import Table, distance, mean_log, trained
+from scipy import sparse
+from scipy.stats import spearmanr
+
+from cfmvc_scvi import pp, tl
+from cfmvc_scvi.shift import fit_hill
+
+__all__ = ["combinations", "dose", "rank", "strength", "trajectory", "unseen"]
+
+DOSES, HELD_OUT_DOSE = (0.25, 0.5, 1.0, 2.0, 4.0), 1.0
+INTERFERON_GAMMA = ("IFNGR1", "IFNGR2", "IRF1", "STAT1")  # targets of one pathway, as textbooks have it
+LEVELS = {"stage": "representation", "max_epochs": 2}  # enough where only the mean effects are looked at
+
+
+def rank(data: Path, seeds: int) -> Table:
+    """Ask which knock-out made these cells, whose replicate training saw no knock-out of."""
+    everything = ad.read_h5ad(data / "papalexi.h5ad")
+    hidden = (everything.obs["batch"] == "rep_2") & (everything.obs["perturbation"] != "control")
+    rows = []
+    for seed in range(seeds):
+        model = trained(everything[~hidden].copy(), {"labels_key": "batch"}, seed)
+        control = everything[(everything.obs["batch"] == "rep_2") & ~hidden].copy()
+        for name, number in everything.obs.loc[hidden, "perturbation"].value_counts().items():
+            if number < 50:
+                continue
+            target = everything[hidden & (everything.obs["perturbation"] == name)].copy()
+            table = tl.rank_perturbations(control, model, target, n_cells=250, n_resamples=50, seed=seed)
+            order = table.loc[table["perturbation"] != "no change", "perturbation"].tolist()
+            unchanged = table.set_index("perturbation").loc["no change"]
+            told = bool(unchanged["low"] > table["energy"].min())
+            closed = table.set_index("perturbation").loc[name, "closed"]
+            rows.append((seed, name, int(number), order.index(name) + 1, len(order), unchanged["energy"], told, closed))
+    columns = [
+        "seed",
+        "knock-out",
+        "cells",
+        "place",
+        "candidates",
+        "distance of control",
+        "told from control",
+        "closed",
+    ]
+    found = pd.DataFrame(rows, columns=columns)
+    far = found["distance of control"] > strong(found)
+    table = pd.DataFrame({"all": summary(found), "strong": summary(found[far])})
+    text = (
+        "Which of the knock-outs moves control cells of replicate 2 closest to these cells of replicate 2, of which "
+        "training saw controls only? *Strong*: the third of knock-outs furthest from control."
+    )
+    return text, table.T, {"places": found.to_dict("records")}
+
+
+def strong(found: pd.DataFrame) -> float:
+    """Return the distance beyond which a third of the knock-outs are."""
+    return float(found["distance of control"].quantile(2 / 3))
+
+
+def summary(found: pd.DataFrame) -> pd.Series:
+    """Return how often the true knock-out comes first, and where it stands on average."""
+    n = found["candidates"].mean()
+    return pd.Series(
+        {
+            "knock-outs": found["knock-out"].nunique(),
+            "first": (found["place"] == 1).mean(),
+            "in the first three": (found["place"] <= 3).mean(),
+            "in the first three by chance": 3 / n,
+            "mean place": found["place"].mean(),
+            "mean place by chance": (n + 1) / 2,
+            "closed": found["closed"].median(),
+        }
+    )
+
+
+def combinations(data: Path, seeds: int) -> Table:
+    """Predict the knock-down of targeted genes, alone in a hidden batch and in combinations never seen."""
+    everything = ad.read_h5ad(data / "gasperini_small.h5ad")
+    label = everything.obs["perturbation"].astype(str)
+    combined, second = label.str.contains("+", regex=False), everything.obs["batch"] == "b2"
+    train = everything[~combined & ~(second & (label != "control"))].copy()
+    rows = []
+    for seed in range(seeds):
+        model = trained(train.copy(), {"labels_key": "batch"}, seed)
+        control = everything[second & (label == "control")][:1500].copy()
+        for kind, chosen in (("single", ~combined & second & (label != "control")), ("combination", combined & second)):
+            for name in sorted(set(label[chosen])):
+                targets = [part.split("_")[0] for part in name.split("+")]
+                if not set(name.split("+")) <= set(model.vocabulary.perturbations) or not set(targets) <= set(
+                    everything.var_names
+                ):
+                    continue
+                real = everything[chosen & (label == name)]
+                predicted = model.predict_counterfactual(control, perturbation=name, output="rate", seed=seed)
+                rows += [
+                    {"seed": seed, "kind": kind, "perturbation": name, "gene": gene, "cells": real.n_obs}
+                    | {"real": share(real, gene), "predicted": share(predicted, gene), "control": share(control, gene)}
+                    for gene in targets
+                ]
+    found = pd.DataFrame(rows)
+    table = pd.DataFrame({kind: knock_down(part) for kind, part in found.groupby("kind")}).T
+    text = (
+        "Share of the counts left of the targeted genes (CRISPRi), in batch 2 whose perturbed cells training did not "
+        "see; it saw no combination either. Pooled over perturbations, since a combination has a handful of cells."
+    )
+    return text, table, {"targets": rows}
+
+
+def share(cells: ad.AnnData, gene: str) -> float:
+    """Return the share of a gene in the counts of all cells."""
+    return float(cells[:, gene].X.sum() / cells.X.sum())
+
+
+def knock_down(found: pd.DataFrame) -> pd.Series:
+    """Return how much is left of the targeted genes, real and predicted, and whether targets are told apart."""
+    weight = found["cells"]
+    left = {name: float(np.average(found[name], weights=weight)) for name in ("real", "predicted", "control")}
+    per_gene = found.groupby("gene")[["real", "predicted", "control"]].mean()
+    ratios = per_gene[["real", "predicted"]].div(per_gene["control"], axis=0)
+    return pd.Series(
+        {
+            "perturbations": found["perturbation"].nunique(),
+            "cells": found.drop_duplicates(["seed", "perturbation"])["cells"].sum() / found["seed"].nunique(),
+            "left, real": left["real"] / left["control"],
+            "left, predicted": left["predicted"] / left["control"],
+            "rank correlation over genes": float(spearmanr(ratios["real"], ratios["predicted"]).statistic),
+        }
+    )
+
+
+def strength(data: Path, seeds: int) -> Table:
+    """Go from the control cells of a hidden cell type part of the way, all of it and beyond."""
+    everything = ad.read_h5ad(data / "kang_small.h5ad")
+    treated = everything.obs["perturbation"] != "control"
+    name = str(everything.obs.loc[treated, "perturbation"].iloc[0])
+    rows = []
+    for seed in range(seeds):
+        for kind in sorted(set(everything.obs["cell_type"])):
+            own = everything.obs["cell_type"] == kind
+            setup = {"labels_key": "cell_type", "batch_key": "batch"}
+            model = trained(everything[~(own & treated)].copy(), setup, seed)
+            control, real = everything[own & ~treated].copy(), everything[own & treated]
+            for part in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25):
+                moved = model.predict_counterfactual(control, perturbation=name, strength=part, seed=seed)
+                energy = distance(moved, real, control, seed)
+                rows.append({"seed": seed, "cell type": kind, "strength": part, "energy": energy})
+    found = pd.DataFrame(rows)
+    table = found.pivot_table(index="cell type", columns="strength", values="energy")
+    return (
+        "Energy distance to the treated cells of a cell type that training did not see treated (0: their like, 1: the "
+        "control cells), by `strength`.",
+        table,
+        {"energies": rows},
+    )
+
+
+def trajectory(data: Path, seeds: int) -> Table:
+    """Follow the control cells of a hidden cell type on their way, and look at the genes that change most."""
+    everything = ad.read_h5ad(data / "kang_small.h5ad")
+    treated = everything.obs["perturbation"] != "control"
+    name = str(everything.obs.loc[treated, "perturbation"].iloc[0])
+    rows = []
+    for seed in range(seeds):
+        for kind in sorted(set(everything.obs["cell_type"])):
+            own = everything.obs["cell_type"] == kind
+            setup = {"labels_key": "cell_type", "batch_key": "batch"}
+            model = trained(everything[~(own & treated)].copy(), setup, seed)
+            control, real = everything[own & ~treated].copy(), everything[own & treated]
+            path = tl.counterfactual_trajectory(control, model, name, times=6, seed=seed)
+            change = mean_log(real) - mean_log(control)
+            largest = np.argsort(-np.abs(change))[:20]
+            levels = np.stack([mean_log(path[path.obs["t"] == t]) for t in path.obs["t"].unique()])[:, largest]
+            steps = np.diff(levels, axis=0) * np.sign(change[largest])
+            away = [distance(path[path.obs["t"] == t], real, control, seed) for t in path.obs["t"].unique()]
+            row = {"seed": seed, "cell type": kind, "genes on their way": (steps > 0).mean()}
+            rows.append({**row, "steps nearer": (np.diff(away) < 0).mean(), "start": away[0], "end": away[-1]})
+    found = pd.DataFrame(rows)
+    table = found.drop(columns="seed").groupby("cell type").mean()
+    return (
+        "The way of control cells of a cell type that training did not see treated, in five steps: share of steps in "
+        "which the twenty genes of largest real change move the right way, share of steps that bring the cells "
+        "nearer to the treated ones, and the energy distance at both ends.",
+        table,
+        {"ways": rows},
+    )
+
+
+def dose(data: Path, seeds: int) -> Table:
+    """Predict a dose that was held out, of cells whose doses were made by mixing treated and control cells.
+
+    A cell of dose d has the share d / (1 + d) of the counts of a treated cell, drawn at random, and the rest of a
+    control cell of its type.
+    """
+    everything = ad.read_h5ad(data / "kang_small.h5ad")
+    rows = []
+    for seed in range(seeds):
+        mixed, levels = mixtures(everything, np.random.default_rng(seed))
+        model = trained(mixed[mixed.obs["dose"] != HELD_OUT_DOSE].copy(), DOSED, seed, training=LEVELS)
+        tl.dose_response(mixed, model, "drug")
+        halves = mixed.uns["dose_response"]["ec50"].set_index(["context", "gene"])
+        for kind, truth in levels.items():
+            effects = {}
+            for at in DOSES:
+                table = model.get_effect("drug", dose=at).set_index(["context", "gene"])["delta"]
+                effects[at] = table.loc[kind].loc[everything.var_names].to_numpy()
+            aim = truth[DOSES.index(HELD_OUT_DOSE)]
+            curve = fit_hill(DOSES, truth, np.full(truth.shape, 0.02), shared=True).half_dose[0]
+            together = halves.loc[(kind, "all genes")]
+            rows.append(
+                {
+                    "seed": seed,
+                    "cell type": kind,
+                    "correlation": np.corrcoef(effects[HELD_OUT_DOSE], aim)[0, 1],
+                    "error": relative(effects[HELD_OUT_DOSE], aim),
+                    "error of the dose below": relative(effects[0.5], aim),
+                    "error of the dose above": relative(effects[2.0], aim),
+                    "half dose, found over planted": together["ec50"] / curve,
+                    "interval holds it": float(together["low"] <= curve <= together["high"]),
+                }
+            )
+    found = pd.DataFrame(rows)
+    return (
+        f"Effect at dose {HELD_OUT_DOSE}, which training did not see, of cells with the share d / (1 + d) of the "
+        "counts of an interferon-treated cell and the rest of a control cell; errors are relative to the length of the "
+        "true effect. "
+        "Planted half doses are of the same kind of curve through the true means.",
+        found.drop(columns="seed").groupby("cell type").mean(),
+        {"doses": rows},
+    )
+
+
+DOSED = {"labels_key": "cell_type", "dose_key": "dose"}
+
+
+def mixtures(everything: ad.AnnData, rng: np.random.Generator) -> tuple[ad.AnnData, dict[str, np.ndarray]]:
+    """Return control cells and mixed ones, of a random dose for each treated cell, and true effects by cell type."""
+    control = (everything.obs["perturbation"] == "control").to_numpy()
+    kinds, counts = everything.obs["cell_type"].astype(str).to_numpy(), everything.X.toarray().astype(int)
+    mixed, dose, levels = counts.copy(), np.zeros(len(counts)), {}
+    for kind in sorted(set(kinds)):
+        own, treated = np.flatnonzero(control & (kinds == kind)), np.flatnonzero(~control & (kinds == kind))
+        dose[treated] = rng.choice(DOSES, len(treated))
+        mixed[treated] = mix(counts[treated], counts[rng.choice(own, len(treated))], dose[treated], rng)
+        again = np.tile(treated, 10)
+        curves = [mix(counts[again], counts[rng.choice(own, len(again))], np.full(len(again), d), rng) for d in DOSES]
+        base = mean_log(everything[own])
+        levels[kind] = np.stack([mean_log(ad.AnnData(sparse.csr_matrix(each))) - base for each in curves])
+    result = ad.AnnData(
+        sparse.csr_matrix(mixed.astype(np.float32)), obs=everything.obs.copy(), var=everything.var.copy()
+    )
+    result.obs["perturbation"], result.obs["dose"] = np.where(control, "control", "drug"), dose
+    return result, levels
+
+
+def mix(treated: np.ndarray, control: np.ndarray, dose: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return counts of which a random share d / (1 + d) is of treated cells."""
+    share = (dose / (1 + dose))[:, None]
+    return rng.binomial(treated, share) + rng.binomial(control, 1 - share)
+
+
+def relative(found: np.ndarray, truth: np.ndarray) -> float:
+    """Return the length of an error relative to that of the truth."""
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
+
+
+def unseen(data: Path, seeds: int) -> Table:
+    """Predict knock-outs that no cell had, within each replicate, with features of several kinds."""
+    everything = ad.read_h5ad(data / "papalexi.h5ad")
+    label = everything.obs["perturbation"].astype(str)
+    names = np.array([name for name, number in label.value_counts().items() if name != "control" and number >= 100])
+    real = {
+        (name, rep): change(everything, label, name, rep)
+        for name in names
+        for rep in sorted(set(everything.obs["batch"]))
+    }
+    size = {name: np.mean([np.linalg.norm(real[key]) for key in real if key[0] == name]) for name in names}
+    strong_ones = {name for name in names if size[name] >= np.quantile(list(size.values()), 2 / 3)}
+    rows = []
+    for seed in range(seeds):
+        for held_out in np.array_split(np.random.default_rng(seed).permutation(names), 6):
+            train = everything[~label.isin(held_out)].copy()
+            for kind, features in features_of(train, names).items():
+                train.uns["features"] = features
+                setup = {"labels_key": "batch", "perturbation_embeddings_key": "features"}
+                model = trained(train.copy(), setup, seed, training=LEVELS)
+                for name in held_out:
+                    effect = model.get_effect(name).set_index(["context", "gene"])["delta"]
+                    for rep in sorted(set(everything.obs["batch"])):
+                        others = np.mean([real[other, rep] for other in names if other not in held_out], axis=0)
+                        found = effect.loc[rep].loc[everything.var_names].to_numpy()
+                        row = {"seed": seed, "features": kind, "knock-out": name, "replicate": rep}
+                        score = np.corrcoef(found, real[name, rep])[0, 1]
+                        simple = np.corrcoef(others, real[name, rep])[0, 1]
+                        rows.append(
+                            {**row, "model": score, "mean of the others": simple, "strong": name in strong_ones}
+                        )
+    found = pd.DataFrame(rows)
+    parts = {"all": found, "strong": found[found["strong"]], "interferon-gamma": in_pathway(found)}
+    columns = ["model", "mean of the others"]
+    table = pd.concat({part: rows_of.groupby("features")[columns].mean() for part, rows_of in parts.items()}, axis=1)
+    table.columns = [f"{score}, {part}" for part, score in table.columns]
+    return (
+        "Correlation over genes of predicted and real change of mean log1p CP10k of knock-outs that no training cell "
+        "had (six groups left out in turn), each replicate against its own controls. *Strong*: the third of "
+        "largest change; "
+        f"*interferon-gamma*: {', '.join(INTERFERON_GAMMA)}, which the one feature of *pathway* marks.",
+        table,
+        {"knock-outs": rows},
+    )
+
+
+def change(cells: ad.AnnData, label: pd.Series, name: str, rep: str) -> np.ndarray:
+    """Return the change of mean log1p CP10k in a replicate."""
+    mine = (cells.obs["batch"] == rep).to_numpy()
+    return mean_log(cells[mine & (label == name).to_numpy()]) - mean_log(cells[mine & (label == "control").to_numpy()])
+
+
+def in_pathway(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the knock-outs that the pathway marks."""
+    return found[found["knock-out"].isin(INTERFERON_GAMMA)]
+
+
+def features_of(train: ad.AnnData, names: np.ndarray) -> dict[str, pd.DataFrame]:
+    """Return tables of features of knock-outs, those without cells among them."""
+    noise = pd.DataFrame(np.random.default_rng(0).standard_normal((len(names), 5)), index=names).add_prefix("noise_")
+    unknown = noise.where(noise.index.isin(train.obs["perturbation"].astype(str))[:, None])
+    marked = pd.DataFrame({"pathway": np.isin(names, INTERFERON_GAMMA).astype(float)}, index=names)
+    coexpression = pp.gene_embeddings(train, list(names), context_key="batch")
+    return {"none": unknown, "co-expression": coexpression, "pathway": marked, "noise": noise}
