@@ -49,6 +49,7 @@ def left_out_calibration(
     left_out: list[LeftOut] = []
     for code in np.unique(chosen[:, 0]).tolist():
         rows = np.searchsorted(contexts, chosen[chosen[:, 0] == code, 1])
-        bulks, level = (bulk_of(code).take_genes(genes) for bulk_of in (expected, perturbed)), decoded(code)
-        left_out += leave_one_out(*bulks, effect, rows, None if level is None else level[:, genes])
+        start, end = expected(code).take_genes(genes), perturbed(code).take_genes(genes)
+        level = decoded(code)
+        left_out += leave_one_out(start, end, effect, rows, None if level is None else level[:, genes])
     return calibrate([replace(one, context=int(contexts[one.context])) for one in left_out], config)
