@@ -18,22 +18,22 @@ def tissue(rng: np.random.Generator) -> tuple[np.ndarray, sparse.csr_matrix, np.
     return place, pool, held
 
 
-@pytest.mark.parametrize("gain", [0.6, 0.8, 0.95])
-def test_gain_and_direction(gain: float, tissue: tuple, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("gain", "noise"), [(0.6, 0.1), (0.8, 0.25), (0.95, 0.5)])
+def test_gain_and_direction(gain: float, noise: float, tissue: tuple, rng: np.random.Generator) -> None:
     place, pool, held = tissue
     direction, gains, errors = np.array([2.0, -1.0, 0, 0, 0]), [], []
     field = niche_field(held, pool, np.array([gain]), 100)
     for _ in range(3):
         groups = rng.integers(0, 3, 900)
         level = 3 * rng.standard_normal((3, 5))[groups]  # of the groups, which is none of the neighbours' doing
-        state = level + field * direction + 0.2 * rng.standard_normal((900, 5)) + 4.0 * held[:, None]
+        state = level + field * direction + noise * rng.standard_normal((900, 5)) + 4.0 * held[:, None]
         found = fit_niche_response(state, held, ~held, pool, groups, place, np.zeros(900), rng)
         assert found.p_value <= 0.05
         reach = niche_field(held, pool, np.array([found.gain]), 100)
         error = np.linalg.norm((reach * found.direction - field * direction)[~held])
         gains.append(found.gain)
         errors.append(error / np.linalg.norm((field * direction)[~held]))
-    assert abs(np.mean(gains) - gain) < 0.15 and np.mean(errors) < 0.2
+    assert abs(np.mean(gains) - gain) < 0.1 and np.mean(errors) < 0.3
 
 
 def test_without_a_response_there_is_none(tissue: tuple, rng: np.random.Generator) -> None:

@@ -16,6 +16,7 @@ from cfmvc_scvi.shift import (
     EffectGoal,
     LeftOut,
     PseudoBulk,
+    averaged_goal,
     context_weights,
     effect_goal,
     leave_one_out,
@@ -35,6 +36,8 @@ class Goals:
 
     Parameters
     ----------
+    designs
+        Of the conditions, (conditions, perturbations).
     groups
         Condition and context of each group seen, (groups, 2).
     contexts
@@ -51,6 +54,7 @@ class Goals:
 
     def __init__(
         self,
+        designs: NDArray[np.float32],
         groups: NDArray[np.int64],
         contexts: NDArray[np.int64],
         expected: BulkOf,
@@ -60,14 +64,20 @@ class Goals:
         known: dict[int, EffectGoal],
     ) -> None:
         self._groups, self._contexts, self._config, self._decoded = groups, contexts, config, decoded
-        self._expected, self._perturbed = expected, perturbed
+        self._designs, self._expected, self._perturbed = designs, expected, perturbed
         self._goals = known
         self._weights: dict[int, Array] = {}
 
     def of(self, condition: int) -> EffectGoal:
-        """Return the goal of a condition; estimated once."""
+        """Return the goal of a condition; estimated once.
+
+        A combination is estimated around its parts and around control, and the two are averaged.
+        """
         if condition not in self._goals:
-            goal = effect_goal(self._expected(condition), self._perturbed(condition), self._config)
+            expected, perturbed, control = self._expected(condition), self._perturbed(condition), self._perturbed(0)
+            goal = effect_goal(expected, perturbed, self._config)
+            if np.count_nonzero(self._designs[condition]) > 1 and (expected.log_mean != control.log_mean).any():
+                goal = averaged_goal(goal, effect_goal(control, perturbed, self._config))
             level = self._decoded_level(condition)
             self._goals[condition] = with_decoded(goal, level, self._config.decoded_share)
         return self._goals[condition]

@@ -123,7 +123,7 @@ class Reference:
     def goals(self) -> Goals:
         """Expected levels of the conditions seen."""
         bulks = self.relatives.expected, self.bulk_over_contexts
-        return Goals(self.groups, self.control_contexts, *bulks, self.config, self.decoded, self._goals)
+        return Goals(self.designs, self.groups, self.control_contexts, *bulks, self.config, self.decoded, self._goals)
 
     @cached_property
     def interactions(self) -> Interactions:
@@ -144,7 +144,8 @@ class Reference:
         """Return the expected level of a condition in a context.
 
         Seen conditions: empirical Bayes over contexts, around what the other perturbations share, the doses of a
-        perturbation by itself monotone as far as noise explains that they are not. Unseen dose of a seen perturbation:
+        perturbation by itself monotone as far as noise explains that they are not; combinations around the sum of their
+        parts and around control, the mean of both (`shift.averaged_goal`). Unseen dose of a seen perturbation:
         interpolation. Unseen perturbation: from features. Unseen combination: sum of the effects of its parts, and the
         interaction that other combinations of these parts lead to expect (`Interactions`).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose, monotone_effects
+from cfmvc_scvi.shift.combine import additive_goal, averaged_goal, interpolate_dose, monotone_effects
 from cfmvc_scvi.shift.conformal import Calibration, LeftOut, calibrate, check_level, leave_one_out, pairs_to_leave_out
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
 from cfmvc_scvi.shift.epistasis import GENE_CLASSES, PairFit, gene_classes, pair_fit
@@ -41,6 +41,7 @@ __all__ = [
     "SharedShift",
     "UnseenEffect",
     "additive_goal",
+    "averaged_goal",
     "calibrate",
     "calibrated_factor",
     "check_level",
