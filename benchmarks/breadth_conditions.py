@@ -211,8 +211,9 @@ def dose(data: Path, seeds: int) -> Table:
                 table = model.get_effect("drug", dose=at).set_index(["context", "gene"])["delta"]
                 effects[at] = table.loc[kind].loc[everything.var_names].to_numpy()
             aim = truth[DOSES.index(HELD_OUT_DOSE)]
-            curve = fit_hill(DOSES, truth, np.full(truth.shape, 0.02), shared=True).half_dose[0]
-            together = halves.loc[(kind, "all genes")]
+            together, genes = halves.loc[(kind, "all genes")], halves.loc[kind].index.drop("all genes")
+            curves = truth[:, everything.var_names.get_indexer(genes)]
+            curve = fit_hill(DOSES, curves, np.full(curves.shape, 0.02), shared=True).half_dose[0]
             rows.append(
                 {
                     "seed": seed,
@@ -327,10 +328,16 @@ def in_pathway(found: pd.DataFrame) -> pd.DataFrame:
     return found[found["knock-out"].isin(INTERFERON_GAMMA)]
 
 
+def names_in(train: ad.AnnData, names: np.ndarray) -> np.ndarray:
+    """Return which of the perturbations training has cells of."""
+    return np.isin(names, train.obs["perturbation"].astype(str).unique())
+
+
 def features_of(train: ad.AnnData, names: np.ndarray) -> dict[str, pd.DataFrame]:
     """Return tables of features of knock-outs, those without cells among them."""
     noise = pd.DataFrame(np.random.default_rng(0).standard_normal((len(names), 5)), index=names).add_prefix("noise_")
-    unknown = noise.where(noise.index.isin(train.obs["perturbation"].astype(str))[:, None])
+    unknown = noise.copy()
+    unknown.loc[~names_in(train, names)] = np.nan
     marked = pd.DataFrame({"pathway": np.isin(names, INTERFERON_GAMMA).astype(float)}, index=names)
     coexpression = pp.gene_embeddings(train, list(names), context_key="batch")
     return {"none": unknown, "co-expression": coexpression, "pathway": marked, "noise": noise}

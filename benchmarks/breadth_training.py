@@ -17,7 +17,8 @@ from cfmvc_scvi.metrics import cell_effect_correlation, energy_distance
 __all__ = ["donors", "invariance", "matching"]
 
 WEIGHTS = (0.0, 1.0, 10.0)  # of the distribution matching
-SIMULATED = {"labels_key": "cell_type", "batch_key": "batch"}
+LEAST = 20  # treated and control cells of a group that is looked at
+COLUMNS = {"labels_key": "cell_type", "batch_key": "batch"}
 
 
 def donors(data: Path, seeds: int) -> Table:
@@ -26,20 +27,26 @@ def donors(data: Path, seeds: int) -> Table:
     treated = (everything.obs["perturbation"] != "control").to_numpy()
     name = str(everything.obs.loc[treated, "perturbation"].iloc[0])
     rows = []
+    donor_of, kind_of = (everything.obs[key].astype(str).to_numpy() for key in ("batch", "cell_type"))
+    groups = [
+        (donor, kind)
+        for donor in sorted(set(donor_of))
+        for kind in sorted(set(kind_of))
+        if min(np.bincount(treated[(donor_of == donor) & (kind_of == kind)], minlength=2)) >= LEAST
+    ]
     for seed in range(seeds):
-        for donor in sorted(set(everything.obs["batch"].astype(str))):
-            own = (everything.obs["batch"] == donor).to_numpy()
-            reference = trained(everything[~own].copy(), {"labels_key": "cell_type", "batch_key": "batch"}, seed)
+        for donor in sorted({donor for donor, _ in groups}):
+            own = donor_of == donor
+            reference = trained(everything[~own].copy(), COLUMNS, seed)
             query = everything[own & ~treated].copy()
             model = CFMVC.load_query_data(query, reference, accelerator="cpu")
             model.train(**QUIET, plan_kwargs={"weight_decay": 0.0})
-            for kind in sorted(set(everything.obs["cell_type"])):
-                mine = (everything.obs["cell_type"] == kind).to_numpy()
+            for kind in [kind for other, kind in groups if other == donor]:
+                mine = kind_of == kind
                 control, real = query[query.obs["cell_type"] == kind].copy(), everything[own & treated & mine]
-                if min(control.n_obs, real.n_obs) < 20:
-                    continue
                 found = model.predict_counterfactual(control, perturbation=name, seed=seed)
-                shift = mean_log(everything[~own & treated & mine]) - mean_log(everything[~own & ~treated & mine])
+                others = everything[~own & treated & mine]
+                shift = mean_log(others) - mean_log(everything[~own & ~treated & mine])
                 truth = mean_log(real) - mean_log(control)
                 rows.append(
                     {
@@ -47,9 +54,7 @@ def donors(data: Path, seeds: int) -> Table:
                         "donor": donor,
                         "cell type": kind,
                         "energy": distance(found, real, control, seed),
-                        "energy of others' treated cells": distance(
-                            everything[~own & treated & mine], real, control, seed
-                        ),
+                        "energy of others' treated cells": distance(others, real, control, seed),
                         "Pearson": np.corrcoef(mean_log(found) - mean_log(control), truth)[0, 1],
                         "Pearson of others' shift": np.corrcoef(shift, truth)[0, 1],
                     }
@@ -112,7 +117,7 @@ def matched_kang(data: Path, weight: float, seed: int) -> list[dict[str, float]]
     for kind in sorted(set(everything.obs["cell_type"])):
         own = (everything.obs["cell_type"] == kind).to_numpy()
         training = {"flow_plan_kwargs": {"lambda_mmd": weight}}
-        model = trained(everything[~(own & treated)].copy(), SIMULATED, seed, training=training)
+        model = trained(everything[~(own & treated)].copy(), COLUMNS, seed, training=training)
         rows.append(scores(model, everything[own & ~treated].copy(), everything[own & treated], name, seed))
     return rows
 
@@ -123,7 +128,7 @@ def matched_simulation(weight: float, seed: int) -> dict[str, float]:
     own = ((cells.obs["cell_type"] == "type_0") & (cells.obs["perturbation"] == "A")).to_numpy()
     seen = np.random.default_rng(seed).random(cells.n_obs) < 0.5
     training = {"flow_plan_kwargs": {"lambda_mmd": weight}}
-    model = trained(cells[seen & ~own].copy(), SIMULATED, seed, training=training)
+    model = trained(cells[seen & ~own].copy(), COLUMNS, seed, training=training)
     control = cells[seen & (cells.obs["cell_type"] == "type_0") & (cells.obs["perturbation"] == "control")].copy()
     after, before = (
         np.log1p(model.predict_counterfactual(control, perturbation=name, output="normalized", seed=seed).X)
@@ -154,7 +159,7 @@ def invariance(data: Path, seeds: int) -> Table:
             ):
                 training = {"plan_kwargs": {"lambda_batch": weight}}
                 train = cells[~left_out].copy()
-                model = trained(train, SIMULATED, seed, training=training)
+                model = trained(train, COLUMNS, seed, training=training)
                 known = tl.disentanglement(train, model, seed=seed).set_index(["latent", "factor"])
                 kind = cells.obs.loc[left_out, "cell_type"].iloc[0]
                 control = train[(train.obs["cell_type"] == kind) & (train.obs["perturbation"] == "control")].copy()

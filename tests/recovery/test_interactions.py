@@ -42,6 +42,26 @@ def test_where_other_contexts_saw_the_combination(
     assert np.corrcoef(found(model, "type_0", data), planted(data, "type_0", true_effect))[0, 1] > 0.5
 
 
+@pytest.mark.parametrize("interaction", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
+def test_what_was_seen_of_a_combination_is_no_worse_for_its_parts(
+    interaction: float, fitted: Callable[..., CFMVC], true_effect: Callable[..., np.ndarray]
+) -> None:
+    """In its own context within 5 % of the error of an unrelated perturbation; in others at least 5 % better."""
+    data = simulated_perturbation(2000, 300, seed=3, config=SimulationConfig(interaction=interaction))
+    hidden = (data.obs["perturbation"] == "A+B") & (data.obs["cell_type"] == "type_0")
+    own = data[~hidden].copy()
+    own.obs["perturbation"] = own.obs["perturbation"].astype(str).replace("A+B", "C")
+    errors: dict[str, list[list[float]]] = {"own": [], "other": []}
+    models = fitted(data[~hidden], training=LEVELS).get_effect("A+B"), fitted(own, training=LEVELS).get_effect("C")
+    for context in data.obs["cell_type"].cat.categories:
+        truth = true_effect(controls(data, context), "A+B").mean(axis=0)
+        effects = [table[table["context"] == context].set_index("gene")["delta"][data.var_names] for table in models]
+        found = [float(np.linalg.norm(effect.to_numpy() - truth)) for effect in effects]
+        errors["other" if context == "type_0" else "own"].append(found)
+    ratio = {name: np.divide(*np.mean(found, axis=0)) for name, found in errors.items()}
+    assert ratio["own"] < 1.05 and ratio["other"] < 0.95, ratio
+
+
 def test_where_none_did_but_other_pairs_were_seen(
     fitted: Callable[..., CFMVC], true_effect: Callable[..., np.ndarray]
 ) -> None:
@@ -79,7 +99,7 @@ def test_genes_pairs_and_cells(
     covered = (rows["low"] <= truth) & (truth <= rows["high"])
     assert covered.mean() > 0.8
     called = (rows["class"] != "additive").to_numpy()
-    assert called.sum() >= 5 and (np.sign(rows["interaction"]) == np.sign(truth))[called].mean() > 0.7
+    assert called.sum() >= 5 and (np.sign(rows["interaction"]) == np.sign(truth))[called].mean() > 0.8
     counts = result["contexts"].set_index("context").loc["type_0"]
     assert counts["n_additive"] == (~called).sum() and 0.5 < counts["magnitude"] < 2
     assert cells.obs["interactions"].notna().mean() > 0.9

@@ -3,7 +3,7 @@ import pytest
 from sklearn.isotonic import isotonic_regression
 
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.shift import additive_goal, interpolate_dose, monotone_effects
+from cfmvc_scvi.shift import EffectGoal, additive_goal, averaged_goal, interpolate_dose, monotone_effects
 
 
 def test_parts_add_and_never_go_below_zero() -> None:
@@ -11,6 +11,19 @@ def test_parts_add_and_never_go_below_zero() -> None:
     np.testing.assert_allclose(additive_goal(control, [a, b]), [1.5, 0.0, 0.0])
     np.testing.assert_allclose(additive_goal(control, [b, a]), additive_goal(control, [a, b]))
     np.testing.assert_allclose(additive_goal(control, [a, b], weights=[2.0, 0.5]), [1.55, 0.0, 0.1])
+
+
+def test_two_estimates_of_a_combination_are_averaged() -> None:
+    def goal(level: float, sd: float, stretch: float, shape: tuple[int, int] = (2, 3)) -> EffectGoal:
+        whole = np.full(shape, level)
+        return EffectGoal(whole, np.full(shape, sd), 0 * whole, np.full(2, stretch), np.eye(2), np.array([True, False]))
+
+    both = averaged_goal(goal(1.0, 0.1, 1.0), goal(2.0, 0.3, 1.5))
+    np.testing.assert_allclose(both.goal, 1.5)
+    np.testing.assert_allclose(both.sd, 0.2)
+    assert (both.stretch == 1.0).all()
+    with pytest.raises(DataError, match=r"\(2, 3\) and \(2, 4\)"):
+        averaged_goal(goal(1.0, 0.1, 1.0), goal(1.0, 0.1, 1.0, (2, 4)))
 
 
 def test_zero_weights_return_control() -> None:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from scipy import sparse
+from scipy.optimize import curve_fit
+from scipy.spatial import cKDTree
 from sklearn.neighbors import kneighbors_graph
 
 from cfmvc_scvi.errors import DataError
@@ -18,22 +20,22 @@ def tissue(rng: np.random.Generator) -> tuple[np.ndarray, sparse.csr_matrix, np.
     return place, pool, held
 
 
-@pytest.mark.parametrize("gain", [0.6, 0.8, 0.95])
-def test_gain_and_direction(gain: float, tissue: tuple, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("gain", "noise"), [(0.6, 0.1), (0.8, 0.25), (0.95, 0.5)])
+def test_gain_and_direction(gain: float, noise: float, tissue: tuple, rng: np.random.Generator) -> None:
     place, pool, held = tissue
     direction, gains, errors = np.array([2.0, -1.0, 0, 0, 0]), [], []
     field = niche_field(held, pool, np.array([gain]), 100)
     for _ in range(3):
         groups = rng.integers(0, 3, 900)
         level = 3 * rng.standard_normal((3, 5))[groups]  # of the groups, which is none of the neighbours' doing
-        state = level + field * direction + 0.2 * rng.standard_normal((900, 5)) + 4.0 * held[:, None]
+        state = level + field * direction + noise * rng.standard_normal((900, 5)) + 4.0 * held[:, None]
         found = fit_niche_response(state, held, ~held, pool, groups, place, np.zeros(900), rng)
         assert found.p_value <= 0.05
         reach = niche_field(held, pool, np.array([found.gain]), 100)
         error = np.linalg.norm((reach * found.direction - field * direction)[~held])
         gains.append(found.gain)
         errors.append(error / np.linalg.norm((field * direction)[~held]))
-    assert abs(np.mean(gains) - gain) < 0.15 and np.mean(errors) < 0.2
+    assert abs(np.mean(gains) - gain) < 0.1 and np.mean(errors) < 0.3
 
 
 def test_without_a_response_there_is_none(tissue: tuple, rng: np.random.Generator) -> None:
@@ -58,6 +60,27 @@ def test_what_neighbours_have_in_common_anyway_is_no_response(tissue: tuple, rng
         perturbed = held if number % 2 else rng.permutation(held)
         found.append(fit_niche_response(state, perturbed, ~perturbed, pool, nothing, place, nothing, rng).gain > 0)
     assert sum(found) <= 1
+
+
+def decay_length(far: np.ndarray, values: np.ndarray) -> float:
+    start, bounds = (values.max(), 2.0), (0, [np.inf, 50])
+    return float(curve_fit(lambda x, a, length: a * np.exp(-x / length), far, values, start, bounds=bounds)[0][1])
+
+
+@pytest.mark.parametrize(("length", "least", "most"), [(1.0, 0.7, 1.3), (4.0, 0.35, 0.7)])
+def test_a_response_to_distance_is_found_too_short_where_it_is_long(
+    length: float, least: float, most: float, tissue: tuple, rng: np.random.Generator
+) -> None:
+    """What falls off with the distance, not from neighbour to neighbour (of radius 2.2): a limit of the model."""
+    place, pool, held = tissue
+    far = cKDTree(place[held]).query(place)[0]
+    state = np.exp(-far / length)[:, None] * np.array([2.0, -1.0, 0, 0, 0]) + 0.3 * rng.standard_normal((900, 5))
+    found = fit_niche_response(state, held, ~held, pool, np.zeros(900), place, np.zeros(900), rng)
+    region = np.linalg.norm(place - 15, axis=1) < 4
+    away = cKDTree(place[region]).query(place)[0][~region]
+    response = np.linalg.norm(found.spread(region, pool, 30), axis=1)[~region]
+    assert least < decay_length(away, response) / length < most
+    assert np.corrcoef(response, np.exp(-away / length))[0, 1] > 0.85  # who responds more is known all the same
 
 
 def test_each_round_reaches_one_neighbourhood_further(tissue: tuple, rng: np.random.Generator) -> None:

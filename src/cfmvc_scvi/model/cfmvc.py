@@ -17,6 +17,7 @@ from cfmvc_scvi.config import FlowConfig
 from cfmvc_scvi.data import Vocabulary, check_key, match_genes, match_modality
 from cfmvc_scvi.errors import DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.model.effects import EffectMixin
+from cfmvc_scvi.model.niche import Niche, niche_width
 from cfmvc_scvi.model.persistence import SafePersistenceMixin
 from cfmvc_scvi.model.question import Known
 from cfmvc_scvi.model.reference import Reference
@@ -66,6 +67,9 @@ class CFMVC(
     source
         Where the paths of the flow start: ``"control"`` cells of the same context, best for the individual cell, or
         Gaussian ``"noise"``, which learns the whole distribution.
+    niche
+        What the flow knows of a cell's place, with `spatial_key`: the mean latent of its 15 nearest ``"neighbours"`` in
+        the slice; ``"messages"``, which are passed on over three rounds; or its ``"coordinates"`` alone.
     flow_kwargs
         Options of `config.FlowConfig`: width, depth and rank of the flow.
     **vae_kwargs
@@ -101,13 +105,14 @@ class CFMVC(
         dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
         gene_likelihood: Literal["nb", "zinb", "poisson"] = "nb",
         source: Literal["control", "noise"] = "control",
+        niche: Niche = "neighbours",
         flow_kwargs: dict[str, Any] | None = None,
         **vae_kwargs: Any,
     ) -> None:
         # resolved here, so that a saved model keeps its architecture when a default changes
         flow_kwargs = asdict(FlowConfig(**(flow_kwargs or {})))
         super().__init__(adata, registry)
-        self.source_, self.is_query_ = source, False
+        self.source_, self.niche_, self.is_query_ = source, niche, False
         self.trained_stages_: list[Stage] = []
         self._reference = None
         self._var_names = None if adata is None else np.asarray(self._rna(adata).var_names, dtype=str)
@@ -121,7 +126,7 @@ class CFMVC(
             n_intrinsic=n_intrinsic,
             n_technical=n_technical,
             n_perturbations=stats.get("n_perturbations", 0),
-            n_niche=n_intrinsic if CFMVC_REGISTRY_KEYS.SPATIAL_KEY in self.registry["field_registries"] else 0,
+            n_niche=niche_width(niche, n_intrinsic, stats.get("n_spatial", 0)),
             flow=FlowConfig(**flow_kwargs),
             n_hidden=n_hidden,
             n_layers=n_layers,

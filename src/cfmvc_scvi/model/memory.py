@@ -20,10 +20,11 @@ from cfmvc_scvi.errors import DataError, NotTrainedError
 from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.cells import input_columns
 from cfmvc_scvi.model.engine import flow_coordinates
-from cfmvc_scvi.model.niche import neighbour_mean
+from cfmvc_scvi.model.niche import Niche, niche_features
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.relatives import Embeddings
+from cfmvc_scvi.model.torch_networks import TorchNetworks
 from cfmvc_scvi.train import LatentTable, MinibatchCoupler, principal_axes
 
 __all__ = ["Latents", "MemoryMixin"]
@@ -50,6 +51,7 @@ class MemoryMixin(ModelPart):
     """
 
     _reference: Any  # a Reference, or None before training
+    niche_: Niche
 
     def _splits(self) -> Splits:
         parts = (self.train_indices_, self.validation_indices_, self.test_indices_)
@@ -126,7 +128,7 @@ class MemoryMixin(ModelPart):
 
     @torch.inference_mode()
     def _remember_latents(self) -> Latents:
-        """Encode all cells once; store the standardisation, the mean latent of each group and the niche."""
+        """Encode all cells once; store the standardisation, means and decoded shifts of groups, and the niche."""
         mean, variance = self._encoded()
         cells = np.concatenate(self._splits()[:2])
         if not self.is_query_:
@@ -141,7 +143,7 @@ class MemoryMixin(ModelPart):
         variance /= scale**2
         niche = self._niche(self.adata_manager, mean)
         if not self.is_query_:
-            self._reference = self._reference.with_latents(means, niche)
+            self._reference = self._reference.with_latents(means, niche).with_decoded(TorchNetworks(self.module))
         return Latents(mean, variance, niche)
 
     def _encoded(self) -> tuple[np.ndarray, np.ndarray]:
@@ -184,12 +186,12 @@ class MemoryMixin(ModelPart):
         return flow_coordinates(frames, self._reference, location, scale, self.source_)
 
     def _niche(self, manager: AnnDataManager, u: np.ndarray) -> np.ndarray | None:
-        """Return the mean latent u of the neighbours of each cell in space; None without space."""
+        """Return what is known of the place of each cell, with its latent u; None without space."""
         if CFMVC_REGISTRY_KEYS.SPATIAL_KEY not in manager.data_registry:
             return None
         slices = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).reshape(-1)
         coordinates = np.asarray(manager.get_from_registry(CFMVC_REGISTRY_KEYS.SPATIAL_KEY))
-        return neighbour_mean(coordinates, u, slices).astype(np.float32)
+        return niche_features(self.niche_, coordinates, u, slices)
 
     def _minibatch_coupler(self, seed: int) -> MinibatchCoupler:
         if CFMVC_REGISTRY_KEYS.SPATIAL_KEY in self.adata_manager.data_registry:

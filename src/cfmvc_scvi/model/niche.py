@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias, get_args
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
-__all__ = ["neighbour_mean", "neighbour_weights"]
+from cfmvc_scvi.errors import DataError
 
+__all__ = ["Niche", "neighbour_weights", "niche_features", "niche_width"]
+
+Niche: TypeAlias = Literal["neighbours", "messages", "coordinates"]
 _N_NEIGHBOURS = 15
+_ROUNDS = 3  # of messages
 
 
 def neighbour_weights(coordinates: NDArray, slices: NDArray) -> sp.csr_matrix:
@@ -36,6 +42,49 @@ def neighbour_weights(coordinates: NDArray, slices: NDArray) -> sp.csr_matrix:
     return sp.csr_matrix((weight, (row, np.concatenate(columns))), shape=(len(slices), len(slices)))
 
 
-def neighbour_mean(coordinates: NDArray, values: NDArray, slices: NDArray) -> NDArray:
-    """Return the mean of `values` `(cells, dims)` over the nearest neighbours of each cell; see `neighbour_weights`."""
-    return neighbour_weights(coordinates, slices) @ np.asarray(values, dtype=float)
+def niche_width(niche: Niche, n_latent: int, n_axes: int) -> int:
+    """Return the number of features of a niche, 0 without coordinates (`n_axes` 0).
+
+    Raises
+    ------
+    DataError
+        If the niche is not known, or another than the default is asked for without coordinates.
+    """
+    if niche not in get_args(Niche):
+        raise DataError(f"niche is {niche!r}; choose one of {', '.join(get_args(Niche))}.")
+    if not n_axes and niche != get_args(Niche)[0]:
+        raise DataError(f"niche={niche!r} needs coordinates; pass spatial_key= to setup_anndata, or leave it out.")
+    if not n_axes:
+        return 0
+    return {"neighbours": n_latent, "messages": _ROUNDS * n_latent, "coordinates": n_axes}[niche]
+
+
+def niche_features(niche: Niche, coordinates: NDArray, values: NDArray, slices: NDArray) -> NDArray[np.float32]:
+    """Return what is known of the place of each cell, `(cells, niche_width)`.
+
+    Parameters
+    ----------
+    niche
+        ``"neighbours"``: the mean of `values` over the nearest neighbours (`neighbour_weights`). ``"messages"``: these
+        means, the means of them over the neighbours, and of those again, so that each round passes on what lies one
+        neighbourhood further. ``"coordinates"``: the coordinates, centred and of unit variance in each slice.
+    coordinates
+        `(cells, axes)` positions, in any unit.
+    values
+        `(cells, dims)` states of the cells.
+    slices
+        `(cells,)` codes.
+    """
+    if niche == "coordinates":
+        result = np.empty(coordinates.shape)
+        for code in np.unique(slices):
+            mine = coordinates[slices == code]
+            spread = mine.std(axis=0)
+            result[slices == code] = (mine - mine.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        return result.astype(np.float32)
+    pool, told = neighbour_weights(coordinates, slices), np.asarray(values, dtype=float)
+    rounds = []
+    for _ in range(1 if niche == "neighbours" else _ROUNDS):
+        told = pool @ told
+        rounds.append(told)
+    return np.hstack(rounds).astype(np.float32)

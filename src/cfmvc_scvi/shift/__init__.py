@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cfmvc_scvi.shift.combine import additive_goal, interpolate_dose, monotone_effects
+from cfmvc_scvi.shift.combine import additive_goal, averaged_goal, interpolate_dose, monotone_effects
 from cfmvc_scvi.shift.conformal import Calibration, LeftOut, calibrate, check_level, leave_one_out, pairs_to_leave_out
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
 from cfmvc_scvi.shift.epistasis import GENE_CLASSES, PairFit, gene_classes, pair_fit
 from cfmvc_scvi.shift.features import FeatureRegression, UnseenEffect
 from cfmvc_scvi.shift.frame import latent_shift
-from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
+from cfmvc_scvi.shift.goal import EffectGoal, context_weights, effect_goal, with_decoded
 from cfmvc_scvi.shift.hill import HillFit, fit_hill
 from cfmvc_scvi.shift.interaction import InteractionFit, fit_interactions, interaction_rows
 from cfmvc_scvi.shift.links import DepthCurve
@@ -41,11 +41,14 @@ __all__ = [
     "SharedShift",
     "UnseenEffect",
     "additive_goal",
+    "averaged_goal",
     "calibrate",
     "calibrated_factor",
     "check_level",
     "context_kernel",
+    "context_weights",
     "effect_goal",
+    "with_decoded",
     "expected_noise",
     "fit_hill",
     "fit_interactions",
