@@ -28,6 +28,8 @@ PREDICTION: dict[str, Mapping[str, Any]] = {
     "half the flow's differences between cells": {"heterogeneity": 0.5},
 }
 EFFECT: dict[str, Mapping[str, Any]] = {
+    "without the decoder's expectation": {"decoded_share": 0.0},
+    "twice the share of the decoder's expectation": {"decoded_share": 2 * EffectConfig().decoded_share},
     "posterior mean not lengthened": {"stretch_bounds": (1.0, 1.0)},
     "no regression of treated to common levels": {"shrinkages": (0.0,)},
     "treated levels common to all contexts": {"shrinkages": (1.0,)},

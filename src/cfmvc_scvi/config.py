@@ -29,7 +29,8 @@ class EffectConfig:
     EM with `em_prior` pseudo-genes per component. The link is log(CP10k + `pseudocount`); `bulk_weight` is the share
     in a goal of levels read off the summed cells, the rest being read off the mean log1p CP10k; `curve_dispersion` is
     the NB dispersion of the curve between the two. `stretch_bounds` clip the lengthening of the posterior mean;
-    `similarity_power` is gamma in (d_k / d_min)^-gamma.
+    `similarity_power` is gamma in (d_k / d_min)^-gamma. `decoded_share` is the weight that the decoder's expectation
+    can have, of genes of which least is known, in contexts in which a perturbation was not seen.
     """
 
     control_scales: tuple[float, ...] = (0.02, 0.07, 0.2, 0.5, 1.2)
@@ -49,6 +50,7 @@ class EffectConfig:
     curve_dispersion: float = 3.0
     stretch_bounds: tuple[float, float] = (1.1, 1.6)
     similarity_power: float = 2.0
+    decoded_share: float = 0.3
 
 
 @dataclass(frozen=True)

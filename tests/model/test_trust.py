@@ -40,9 +40,9 @@ def test_intervals_hold_the_effect_and_grow_with_level_and_fewer_cells(unseen: C
 
 def test_calibration_is_computed_once_and_repeats(unseen: CFMVC) -> None:
     first = unseen.get_effect("A")
-    kept = unseen._reference.calibration()
-    assert kept.n_contexts == 3 and unseen._reference.calibration() is kept
-    unseen._reference._calibration = None
+    kept = unseen._reference.goals.calibration
+    assert kept.n_contexts == 3 and unseen._reference.goals.calibration is kept
+    del unseen._reference.goals.calibration
     pd.testing.assert_frame_equal(first, unseen.get_effect("A"))
 
 
@@ -74,31 +74,31 @@ def test_trust_says_what_it_rests_on(unseen: CFMVC) -> None:
 def test_trust_falls_with_inflation_and_uncertainty(unseen: CFMVC) -> None:
     reference = unseen._reference
     before = unseen.get_trust("A").set_index("context")["trust"]
-    kept, goals = reference.calibration(), dict(reference._goals)
+    kept, goals = reference.goals.calibration, dict(reference._goals)
     try:
         raised = {context: 9 * value for context, value in kept.inflations.items()}
-        reference._calibration = replace(kept, inflation=9 * kept.inflation, inflations=raised)
+        reference.goals.calibration = replace(kept, inflation=9 * kept.inflation, inflations=raised)
         inflated = unseen.get_trust("A").set_index("context")["trust"]
-        reference._calibration = kept
+        reference.goals.calibration = kept
         reference._goals.update({code: replace(goal, sd=2 * goal.sd) for code, goal in goals.items()})
         noisy = unseen.get_trust("A").set_index("context")["trust"]
     finally:
-        reference._calibration = kept
+        reference.goals.calibration = kept
         reference._goals.update(goals)
     assert inflated["T"] < before["T"] and inflated["B"] == before["B"] and (noisy < before).all()
 
 
 def test_intervals_of_responding_genes_and_trust_know_of_the_amplitude(unseen: CFMVC) -> None:
     reference = unseen._reference
-    kept = reference.calibration()
+    kept = reference.goals.calibration
     results = []
     try:
         for amplitude in (0.0, 0.5):
-            reference._calibration = replace(kept, amplitude=amplitude)
+            reference.goals.calibration = replace(kept, amplitude=amplitude)
             table = unseen.get_effect("A").set_index(["context", "gene"]).sort_index().loc["T"]
             results.append((table, unseen.get_trust("A").set_index("context").loc["T", "trust"]))
     finally:
-        reference._calibration = kept
+        reference.goals.calibration = kept
     (narrow, more), (wide, less) = results
     ratio = (wide["high"] - wide["low"]) / (narrow["high"] - narrow["low"])
     largest = narrow["delta"].abs().idxmax()
@@ -106,15 +106,15 @@ def test_intervals_of_responding_genes_and_trust_know_of_the_amplitude(unseen: C
 
 
 def test_prediction_alone_makes_no_calibration(unseen: CFMVC, tiny_adata: ad.AnnData) -> None:
-    reference, kept = unseen._reference, unseen._reference.calibration()
+    reference, kept = unseen._reference, unseen._reference.goals.calibration
     try:
-        reference._calibration = None
+        del reference.goals.calibration
         result = unseen.predict_counterfactual(tiny_adata, perturbation="A", seed=0)
-        assert reference._calibration is None and "trust" not in result.obs
+        assert "calibration" not in vars(reference.goals) and "trust" not in result.obs
         unseen.predict_counterfactual(tiny_adata, perturbation="A", seed=0, trust=True)
-        assert reference._calibration is not None
+        assert "calibration" in vars(reference.goals)
     finally:
-        reference._calibration = kept
+        reference.goals.calibration = kept
 
 
 def test_predicted_cells_carry_trust_through_a_file(unseen: CFMVC, tiny_adata: ad.AnnData, tmp_path: Path) -> None:

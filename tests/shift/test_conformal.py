@@ -124,6 +124,9 @@ def test_leaving_out_predicts_each_observed_context_without_its_own_cells() -> N
         np.testing.assert_allclose(one.error + one.delta, (shifted.log_mean - control.log_mean)[one.context])
         assert abs(np.log(one.expected_noise / one.noise)).mean() < 0.5
     assert [one.context for one in leave_one_out(control, shifted, EffectConfig(), [2, 3])] == [2, 3]
+    told = leave_one_out(control, shifted, EffectConfig(), decoded=shifted.log_mean)  # a decoder that is right
+    for one, other in zip(told, leave_one_out(control, shifted, EffectConfig()), strict=True):
+        assert np.linalg.norm(one.error) < np.linalg.norm(other.error)
     nothing = pseudo_bulk(np.zeros((0, 60)), np.empty(0, dtype=int), 1)
     single = PseudoBulk.concatenate([shifted, nothing]).take([0, 4, 4, 4])
     assert leave_one_out(control, single, EffectConfig()) == []

@@ -5,7 +5,7 @@ import pytest
 
 from cfmvc_scvi.config import EffectConfig
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.shift import PseudoBulk, effect_goal, pseudo_bulk
+from cfmvc_scvi.shift import EffectGoal, PseudoBulk, context_weights, effect_goal, pseudo_bulk, with_decoded
 
 CONFIG = EffectConfig()
 N_GENES = 80
@@ -184,3 +184,42 @@ def test_near_contexts_that_differ_do_not_make_a_steep_line(nb_counts, seed: int
     control, perturbed = two_axes(nb_counts, places, [-1.1, -0.4, -1.2, -0.6, -0.6], seed)
     goal = effect_goal(control, perturbed, CONFIG, exclude=4)
     assert abs(goal.goal[4, 0] - perturbed.log_mean[4, 0]) < 0.75
+
+
+def test_weights_are_those_of_the_goal(nb_counts) -> None:
+    control, perturbed = bulks(nb_counts)
+    np.testing.assert_array_equal(
+        context_weights(control, perturbed, CONFIG, exclude=1),
+        effect_goal(control, perturbed, CONFIG, exclude=1).weights,
+    )
+
+
+def test_a_decoder_has_a_say_only_where_nothing_was_observed(nb_counts) -> None:
+    control, perturbed = bulks(nb_counts)
+    goal = effect_goal(control, without(perturbed, 1), CONFIG, exclude=2)
+    decoded = np.random.default_rng(0).gamma(2.0, 1.0, goal.goal.shape)
+    decoded[2] = np.nan  # of which it tells nothing
+    mixed = with_decoded(goal, decoded, 0.3)
+    for name in ("goal", "sd", "stretch"):
+        np.testing.assert_array_equal(getattr(mixed, name)[[0, 2, 3]], getattr(goal, name)[[0, 2, 3]])
+    assert np.abs(mixed.goal[1] - goal.goal[1]).max() > 0
+    assert with_decoded(goal, None, 0.3) is goal
+    np.testing.assert_allclose(with_decoded(goal, decoded, 0.0).goal, goal.goal, atol=1e-12)
+
+
+def test_a_decoder_moves_genes_by_what_is_not_known_of_them_and_keeps_the_length_of_the_effect() -> None:
+    delta, sd = np.array([[3.0, 4.0, 0.0, 0.0]]), np.array([[0.0, 0.1, 0.2, 0.4]])
+    control = np.full_like(delta, 10.0)
+    never = np.zeros(1, dtype=bool)
+    goal = EffectGoal(control + delta, sd, control, np.ones(1), np.zeros((1, 1)), never)
+    expected = np.array([[5.0, 2.0, 1.0, -1.0]])
+    mixed = with_decoded(goal, control + expected, 0.5).goal - control
+    assert np.linalg.norm(mixed) == pytest.approx(5.0)
+    v = sd**2
+    weight = 0.5 * v / (v + (v**2).sum() / v.sum())
+    np.testing.assert_allclose(mixed * (3.0 / mixed[0, 0]), delta + weight * (expected - delta))
+    assert weight[0, 0] == 0 and (np.diff(weight) > 0).all()
+    low = with_decoded(replace(goal, goal=1 + delta, control=np.ones_like(delta)), -1e3 * expected, 0.5)
+    assert low.goal.min() == 0.0  # a level is never negative
+    still = EffectGoal(control, sd, control, np.ones(1), np.zeros((1, 1)), never)
+    np.testing.assert_array_equal(with_decoded(still, control + expected, 0.5).goal, control)  # no effect, no length

@@ -111,7 +111,7 @@ def test_a_model_that_is_not_trained(tiny_adata):
 
 
 def test_a_healthy_model_has_no_finding(train):
-    model = train(GradientMonitor(every_n_steps=2), epochs={"representation": 40, "flow": 25})
+    model = train(GradientMonitor(every_n_steps=2), epochs={"representation": 40, "flow": 40})
     assert findings(model) == {}
 
 

@@ -13,11 +13,17 @@ from cfmvc_scvi.shift import Calibration, LeftOut, PseudoBulk, calibrate, leave_
 
 __all__ = ["left_out_calibration"]
 
+Array = NDArray[np.float64]
 BulkOf = Callable[[int], PseudoBulk]
 
 
 def left_out_calibration(
-    groups: NDArray[np.int64], contexts: NDArray[np.int64], expected: BulkOf, perturbed: BulkOf, effect: EffectConfig
+    groups: NDArray[np.int64],
+    contexts: NDArray[np.int64],
+    expected: BulkOf,
+    perturbed: BulkOf,
+    decoded: Callable[[int], Array | None],
+    effect: EffectConfig,
 ) -> Calibration:
     """Leave out groups one after the other, on some genes, and calibrate on the errors.
 
@@ -29,6 +35,8 @@ def left_out_calibration(
         Codes of the contexts with control cells, ascending.
     expected, perturbed
         From the code of a condition to the pseudo-bulk that its effect starts from, and to its own, over `contexts`.
+    decoded
+        From the code of a condition to what the decoder expects, over `contexts`; of `shift.leave_one_out`.
     effect
         Options of the empirical-Bayes effect.
     """
@@ -41,5 +49,7 @@ def left_out_calibration(
     left_out: list[LeftOut] = []
     for code in np.unique(chosen[:, 0]).tolist():
         rows = np.searchsorted(contexts, chosen[chosen[:, 0] == code, 1])
-        left_out += leave_one_out(expected(code).take_genes(genes), perturbed(code).take_genes(genes), effect, rows)
+        start, end = expected(code).take_genes(genes), perturbed(code).take_genes(genes)
+        level = decoded(code)
+        left_out += leave_one_out(start, end, effect, rows, None if level is None else level[:, genes])
     return calibrate([replace(one, context=int(contexts[one.context])) for one in left_out], config)

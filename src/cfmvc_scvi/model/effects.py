@@ -150,8 +150,9 @@ class EffectMixin(ModelPart):
     def get_left_out_effect(self, perturbation: str, *, dose: float | None = None) -> pd.DataFrame:
         """Predict the effect of a perturbation in each context that saw it from the other contexts that did.
 
-        Nothing is trained again: the latent has seen the context, but mean effects do not depend on it. The prediction
-        is that of `get_effect` for a context not seen, and can be compared with what was measured.
+        Nothing is trained again: the latent has seen the context. A small part of a mean rests on it, what the decoder
+        expects (`shift.with_decoded`); the rest does not. The prediction is that of `get_effect` for a context not
+        seen, and can be compared with what was measured.
 
         Parameters
         ----------

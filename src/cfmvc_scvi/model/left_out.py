@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from cfmvc_scvi.errors import UnknownConditionError
 from cfmvc_scvi.model.reference import Reference
-from cfmvc_scvi.shift import leave_one_out
 
 __all__ = ["left_out_effect"]
 
@@ -26,9 +25,9 @@ def left_out_effect(reference: Reference, design: NDArray[np.float32], genes: An
     code = reference.condition(design)
     if code < 0:
         raise UnknownConditionError("no context saw this condition, so there is nothing to leave out.")
-    expected, perturbed = reference.relatives.expected(code), reference.bulk_over_contexts(code)
+    perturbed = reference.bulk_over_contexts(code)
     frames = []
-    for one in leave_one_out(expected, perturbed, reference.config):
+    for one in reference.goals.left_out(code):
         context = int(reference.control_contexts[one.context])
         measured = perturbed.log_mean[one.context] - reference.control_level(context).mean
         columns = {"delta": measured - one.error, "measured": measured, "sd": one.sd}

@@ -24,6 +24,7 @@ from cfmvc_scvi.model.niche import Niche, niche_features
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.relatives import Embeddings
+from cfmvc_scvi.model.torch_networks import TorchNetworks
 from cfmvc_scvi.train import LatentTable, MinibatchCoupler, principal_axes
 
 __all__ = ["Latents", "MemoryMixin"]
@@ -127,7 +128,7 @@ class MemoryMixin(ModelPart):
 
     @torch.inference_mode()
     def _remember_latents(self) -> Latents:
-        """Encode all cells once; store the standardisation, the mean latent of each group and the niche."""
+        """Encode all cells once; store the standardisation, means and decoded shifts of groups, and the niche."""
         mean, variance = self._encoded()
         cells = np.concatenate(self._splits()[:2])
         if not self.is_query_:
@@ -142,7 +143,7 @@ class MemoryMixin(ModelPart):
         variance /= scale**2
         niche = self._niche(self.adata_manager, mean)
         if not self.is_query_:
-            self._reference = self._reference.with_latents(means, niche)
+            self._reference = self._reference.with_latents(means, niche).with_decoded(TorchNetworks(self.module))
         return Latents(mean, variance, niche)
 
     def _encoded(self) -> tuple[np.ndarray, np.ndarray]:

@@ -15,18 +15,17 @@ from cfmvc_scvi._bounded import BoundedDict
 from cfmvc_scvi.config import EffectConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts
 from cfmvc_scvi.errors import NotTrainedError, UnknownConditionError
-from cfmvc_scvi.model.calibration import left_out_calibration
+from cfmvc_scvi.model.decoded import DecodedShifts, borrowed_pairs, decode_shifts
+from cfmvc_scvi.model.goals import Goals
 from cfmvc_scvi.model.interactions import Interactions, seen_interaction
 from cfmvc_scvi.model.level import Level
+from cfmvc_scvi.model.networks import Networks
 from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.relatives import Embeddings, Relatives, UnseenShift
 from cfmvc_scvi.shift import (
-    Calibration,
     EffectGoal,
     PseudoBulk,
     additive_goal,
-    averaged_goal,
-    effect_goal,
     interpolate_dose,
     latent_shift,
     monotone_effects,
@@ -61,6 +60,8 @@ class Reference:
         `(groups, dims)` mean intrinsic latent, once the VAE is trained.
     embeddings
         Features of perturbations, if there are any.
+    decoded
+        What the decoder makes of expected latent shifts, once the VAE is trained.
     """
 
     contexts: Contexts
@@ -71,11 +72,11 @@ class Reference:
     latent_means: Array | None = None
     config: EffectConfig = field(default_factory=EffectConfig)
     embeddings: Embeddings | None = None
+    decoded: DecodedShifts | None = None
     _goals: dict[int, EffectGoal] = field(default_factory=dict, repr=False)
     _unseen_shifts: BoundedDict[tuple[int, float], UnseenShift] = field(
         default_factory=lambda: BoundedDict(_KEPT), repr=False
     )
-    _calibration: Calibration | None = field(default=None, repr=False)
 
     @classmethod
     def build(
@@ -119,6 +120,12 @@ class Reference:
         return Relatives(self.designs, self.groups, self.bulk, self.embeddings)
 
     @cached_property
+    def goals(self) -> Goals:
+        """Expected levels of the conditions seen."""
+        bulks = self.relatives.expected, self.bulk_over_contexts
+        return Goals(self.designs, self.groups, self.control_contexts, *bulks, self.config, self.decoded, self._goals)
+
+    @cached_property
     def interactions(self) -> Interactions:
         """What combinations do beyond the sum of their parts."""
         return Interactions(self.designs, lambda code: seen_interaction(self, code))
@@ -152,7 +159,7 @@ class Reference:
         if code == 0:
             return control
         if code > 0:
-            goal, row = self._goal(code), self._row(context)
+            goal, row = self.goals.of(code), self._row(context)
             return Level(self._mean(code, row), goal.sd[row], bool(goal.observed[row]), (code,))
         parts = np.flatnonzero(design)
         levels = [self._dose_level(int(part), float(design[part]), context) for part in parts]
@@ -169,7 +176,7 @@ class Reference:
         """Return the mean log1p CP10k `(genes,)` of a seen condition in a context, in the light of its other doses."""
         parts = np.flatnonzero(self.designs[code])
         codes = self.relatives.alone(int(parts[0])) if len(parts) == 1 else np.array([code])
-        goals = [self._goal(int(kind)) for kind in codes]
+        goals = [self.goals.of(int(kind)) for kind in codes]
         if len(goals) == 1:
             return goals[0].goal[row]
         deltas = np.stack([goal.goal[row] - goal.control[row] for goal in goals])
@@ -250,22 +257,6 @@ class Reference:
     def _row(self, context: int) -> int:
         return int(np.flatnonzero(self.control_contexts == context)[0])
 
-    def _goal(self, condition: int) -> EffectGoal:
-        if condition not in self._goals:
-            expected, perturbed = self.relatives.expected(condition), self.bulk_over_contexts(condition)
-            goal, control = effect_goal(expected, perturbed, self.config), self.bulk_over_contexts(0)
-            if np.count_nonzero(self.designs[condition]) > 1 and (expected.log_mean != control.log_mean).any():
-                goal = averaged_goal(goal, effect_goal(control, perturbed, self.config))
-            self._goals[condition] = goal
-        return self._goals[condition]
-
-    def calibration(self) -> Calibration:
-        """Return how far off contexts are that are left out of training; computed once, on some genes and pairs."""
-        if self._calibration is None:
-            bulks = self.relatives.expected, self.bulk_over_contexts
-            self._calibration = left_out_calibration(self.groups, self.control_contexts, *bulks, self.config)
-        return self._calibration
-
     def alike(self, level: Level) -> PseudoBulk:
         """Return the pseudo-bulk of the groups whose conditions lend their noise to a level."""
         return self.bulk.take(np.isin(self.groups[:, 0], level.partner_conditions))
@@ -286,13 +277,19 @@ class Reference:
         if self.group(condition, context) >= 0:
             weights[context] = 1.0
             return weights
-        weights[self.control_contexts] = self._goal(condition).weights[self._row(context)]
+        weights[self.control_contexts] = self.goals.weights(condition)[self._row(context)]
         return weights
 
     def with_latents(self, means: Array, niche: NDArray[np.float32] | None) -> Reference:
         """Return a copy that knows the mean latents `(groups, dims)` and the niche `(training cells, dims)`."""
         panel = self.panel if niche is None else replace(self.panel, niche=niche[self.panel.cell])
         return replace(self, latent_means=means, panel=panel)
+
+    def with_decoded(self, networks: Networks) -> Reference:
+        """Return a copy that knows what the decoder makes of shifts that other contexts lead to expect."""
+        pairs = borrowed_pairs(self.groups, self.control_contexts)
+        decoded = decode_shifts(networks, self.panel, pairs, lambda code: self.frame(self.designs[code]))
+        return replace(self, decoded=decoded, _goals={})
 
     @property
     def _means(self) -> Array:
@@ -344,7 +341,7 @@ class Reference:
         perturbed = np.where(seen[:, None] < 0, np.nan, self._means[seen])
         expected = self.relatives.mixed(self.relatives.shared_weights(condition), self._means)
         result = np.full(shape, np.nan, dtype=np.float32)
-        result[rows] = expected - control + latent_shift(expected, perturbed, self._goal(condition).weights)
+        result[rows] = expected - control + latent_shift(expected, perturbed, self.goals.weights(condition))
         return result
 
     def state(self, *, with_goals: bool = False) -> dict[str, Any]:
@@ -354,12 +351,13 @@ class Reference:
         """
         panel, goals = self.panel, range(1, len(self.designs)) if with_goals else ()
         return {
-            "goals": {str(code): asdict(self._goal(code)) for code in goals},
+            "goals": {str(code): asdict(self.goals.of(code)) for code in goals},
             "contexts": self.contexts.to_dict(),
             "designs": self.designs,
             "groups": self.groups,
             "bulk": asdict(self.bulk),
             "latent_means": self.latent_means,
+            "decoded": None if self.decoded is None else asdict(self.decoded),
             "embeddings": None if self.embeddings is None else asdict(self.embeddings),
             "panel": {
                 "data": panel.counts.data,
@@ -382,7 +380,7 @@ class Reference:
         counts = sp.csr_matrix((stored["data"], stored["indices"], stored["indptr"]), shape=tuple(stored["shape"]))
         names = np.asarray(stored["names"], dtype=str)
         codes = (stored["condition"], stored["context"], stored["cell"])
-        embeddings = state.get("embeddings")
+        embeddings, decoded = state.get("embeddings"), state.get("decoded")
         panel = Panel(counts, stored["tensors"], names, *codes, stored["niche"])
         return cls(
             Contexts.from_dict(state["contexts"]),
@@ -392,5 +390,6 @@ class Reference:
             panel,
             state["latent_means"],
             embeddings=None if embeddings is None else Embeddings(**embeddings),
+            decoded=None if decoded is None else DecodedShifts(**decoded),
             _goals={int(code): EffectGoal(**goal) for code, goal in state.get("goals", {}).items()},
         )

@@ -37,14 +37,14 @@ def effect_interval(
     if answer.observed:
         half = norm.ppf(0.5 + level / 2) * np.sqrt(answer.sd**2 + noise)
     else:
-        calibration = reference.calibration()
+        calibration = reference.goals.calibration
         half = calibration.quantile(level) * np.sqrt(calibration.variance(delta, answer.sd) + noise)
     return delta - half, delta + half
 
 
 def expected_error(reference: Reference, answer: Level, context: int) -> float:
     """Expected RMSE of the effect over its root mean square; see `Calibration.expected_error`, uncalibrated if seen."""
-    calibration = Calibration() if answer.observed else reference.calibration()
+    calibration = Calibration() if answer.observed else reference.goals.calibration
     delta = answer.mean - reference.control_level(context).mean
     return calibration.expected_error(delta, answer.sd, context)
 
@@ -87,7 +87,7 @@ def trust_row(known: Known, group: Group) -> dict[str, Any]:
         "distance": 0.0 if answer.observed else max(_distance(reference, group.context, codes) for codes in seen),
         "extrapolated": answer.extrapolated,
         "composed": code < 0 and int(np.count_nonzero(group.row)) > 1,
-        "calibrated": code > 0 and not answer.observed and reference.calibration().calibrated,
+        "calibrated": code > 0 and not answer.observed and reference.goals.calibration.calibrated,
     }
 
 

@@ -8,7 +8,7 @@ from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
 from cfmvc_scvi.shift.epistasis import GENE_CLASSES, PairFit, gene_classes, pair_fit
 from cfmvc_scvi.shift.features import FeatureRegression, UnseenEffect
 from cfmvc_scvi.shift.frame import latent_shift
-from cfmvc_scvi.shift.goal import EffectGoal, effect_goal
+from cfmvc_scvi.shift.goal import EffectGoal, context_weights, effect_goal, with_decoded
 from cfmvc_scvi.shift.hill import HillFit, fit_hill
 from cfmvc_scvi.shift.interaction import InteractionFit, fit_interactions, interaction_rows
 from cfmvc_scvi.shift.links import DepthCurve
@@ -46,7 +46,9 @@ __all__ = [
     "calibrated_factor",
     "check_level",
     "context_kernel",
+    "context_weights",
     "effect_goal",
+    "with_decoded",
     "expected_noise",
     "fit_hill",
     "fit_interactions",

@@ -14,7 +14,7 @@ from scipy.stats import norm, t
 
 from cfmvc_scvi.config import CalibrationConfig, EffectConfig
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.shift.goal import effect_goal
+from cfmvc_scvi.shift.goal import effect_goal, with_decoded
 from cfmvc_scvi.shift.pseudobulk import PseudoBulk, expected_noise
 
 Array = NDArray[np.float64]
@@ -50,7 +50,11 @@ class LeftOut:
 
 
 def leave_one_out(
-    control: PseudoBulk, perturbed: PseudoBulk, config: EffectConfig, contexts: Iterable[int] | None = None
+    control: PseudoBulk,
+    perturbed: PseudoBulk,
+    config: EffectConfig,
+    contexts: Iterable[int] | None = None,
+    decoded: Array | None = None,
 ) -> list[LeftOut]:
     """Predict observed contexts of a condition as if they had not been observed.
 
@@ -65,6 +69,8 @@ def leave_one_out(
         Of `effect_goal`.
     contexts
         Which of the observed contexts to leave out; None is all.
+    decoded
+        Of `with_decoded`, None if there is none.
 
     Returns
     -------
@@ -78,7 +84,9 @@ def leave_one_out(
     chosen = observed if contexts is None else np.intersect1d(observed, np.array(list(contexts), dtype=int))
     result = []
     for context in chosen if len(observed) > 1 else ():
-        goal = effect_goal(control, perturbed, config, exclude=int(context))
+        goal = with_decoded(
+            effect_goal(control, perturbed, config, exclude=int(context)), decoded, config.decoded_share
+        )
         level, others = goal.goal[context], perturbed.take(observed[observed != context])
         result.append(
             LeftOut(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EffectGoal", "effect_goal"]
+__all__ = ["EffectGoal", "context_weights", "effect_goal", "with_decoded"]
 
 from dataclasses import dataclass, replace
 
@@ -112,13 +112,66 @@ def effect_goal(
         goal += weight * np.maximum(curve.log_mean(expected) + misfit, 0.0)
         sd += weight * curve.slope(expected) * (expected + config.pseudocount) * posterior_sd
 
-    weights = _weights(control, observed, config)
+    weights = context_weights(control, perturbed, config, exclude)
     delta = goal - control.log_mean
     squared = np.where(observed, ((measured - control.log_mean) ** 2 - noise).sum(axis=1), 0.0)
     length = np.sqrt(np.maximum(weights @ squared, 0.0) / np.maximum((delta**2).sum(axis=1), np.finfo(float).tiny))
     stretch = np.where(observed, 1.0, np.clip(length, *config.stretch_bounds))
     goal = np.maximum(control.log_mean + stretch[:, None] * delta, 0.0)
     return EffectGoal(goal, sd * stretch[:, None], control.log_mean, stretch, weights, observed)
+
+
+def with_decoded(goal: EffectGoal, decoded: Array | None, share: float) -> EffectGoal:
+    r"""Mean of a goal and of what a decoder expects, in the contexts that were not observed.
+
+    .. math:: c + \frac{|\delta|}{|\delta'|} \delta', \quad
+        \delta'_g = (1 - a_g) \delta_g + a_g (\text{decoded}_g - c_g), \quad a_g = a\, v_g / (v_g + \bar v)
+
+    with control c, the goal's effect delta and variance v = sd^2, and its mean weighed by itself,
+    :math:`\bar v = \sum v^2 / \sum v`. A gene of which the goal is sure keeps it, as under an estimate of one error
+    variance that is added to another; and the effect its length, since a mean of two is shorter than either.
+
+    The two err differently: effects that contexts lend each other gene by gene do not know which genes of a cell go
+    together, and a latent shift, decoded from the context's own control cells, knows little of a single gene. The share
+    is one for all data: left-out contexts of the training data would not tell it, because the decoder has seen them.
+
+    Parameters
+    ----------
+    goal
+        Empirical-Bayes goal; its sd stays.
+    decoded
+        Mean log1p CP10k that the decoder expects (contexts, genes), NaN in rows of which it tells nothing.
+    share
+        a in [0, 1].
+    """
+    if decoded is None:
+        return goal
+    told = (~goal.observed & ~np.isnan(decoded).any(axis=1))[:, None]
+    tiny, variance = np.finfo(float).tiny, goal.sd**2
+    typical = (variance**2).sum(axis=1, keepdims=True) / np.maximum(variance.sum(axis=1, keepdims=True), tiny)
+    weight = share * variance / np.maximum(variance + typical, tiny)
+    delta = goal.goal - goal.control
+    mixed = (1 - weight) * delta + weight * (decoded - goal.control)
+    size, before = (np.linalg.norm(effect, axis=1, keepdims=True) for effect in (mixed, delta))
+    mean = np.maximum(goal.control + before / np.where(size > 0, size, 1.0) * mixed, 0.0)
+    return replace(goal, goal=np.where(told, mean, goal.goal))
+
+
+def context_weights(
+    control: PseudoBulk, perturbed: PseudoBulk, config: EffectConfig, exclude: int | None = None
+) -> Array:
+    """Similarity weights of each context over the other observed ones, (contexts, contexts).
+
+    Parameters and errors are those of `effect_goal`, of which they are the `weights`.
+    """
+    observed = _observed(control, perturbed, exclude)
+    distances = profile_distances(control.log_mean, control.log_noise)
+    weights = np.zeros_like(distances)
+    for k in range(len(distances)):
+        others = np.flatnonzero(observed & (np.arange(len(distances)) != k))
+        if others.size:
+            weights[k, others] = similarity_weights(distances[k, others], config.similarity_power)
+    return weights
 
 
 def _posterior(
@@ -162,14 +215,3 @@ def _observed(control: PseudoBulk, perturbed: PseudoBulk, exclude: int | None) -
     if exclude is not None:
         observed[exclude] = False
     return observed
-
-
-def _weights(control: PseudoBulk, observed: NDArray[np.bool_], config: EffectConfig) -> Array:
-    """Similarity weights of each context over the other observed ones, (contexts, contexts)."""
-    distances = profile_distances(control.log_mean, control.log_noise)
-    weights = np.zeros_like(distances)
-    for k in range(len(distances)):
-        others = np.flatnonzero(observed & (np.arange(len(distances)) != k))
-        if others.size:
-            weights[k, others] = similarity_weights(distances[k, others], config.similarity_power)
-    return weights
