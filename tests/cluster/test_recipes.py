@@ -34,7 +34,7 @@ def run(folder: Path, name: str, before: str, replaced: dict[str, str]) -> str:
     (folder / name).write_text(f"{before}\n{code}")
     source = str(Path(__file__).parents[2] / "src")
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": source}
-    done = subprocess.run([sys.executable, name], cwd=folder, env=env, timeout=600, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, name], cwd=folder, env=env, timeout=1200, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

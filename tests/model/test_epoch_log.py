@@ -8,6 +8,7 @@ import pytest
 import scvi
 from lightning.pytorch import Callback
 
+from cfmvc_scvi.train import FlowPlan
 from cfmvc_scvi.train.epoch_log import EpochLog
 
 
@@ -38,3 +39,10 @@ def test_histories_are_those_of_lightning(tiny_adata, make_model, quick, monkeyp
         np.testing.assert_allclose(frame.astype(float), histories[1][name].astype(float), rtol=1e-5, err_msg=name)
     if not more.get("max_steps"):  # of an epoch that ends early, callbacks of its end come first
         assert keys[0] == keys[1]
+
+
+def test_without_a_trainer_nothing_is_logged(trained):
+    plan = FlowPlan(trained.module)
+    with pytest.warns(UserWarning, match="not registered"):
+        plan.log("train_loss", 1.0, on_step=False, on_epoch=True)
+    assert not plan._collected

@@ -66,8 +66,9 @@ def niche_features(niche: Niche, coordinates: NDArray, values: NDArray, slices: 
     ----------
     niche
         ``"neighbours"``: the mean of `values` over the nearest neighbours (`neighbour_weights`). ``"messages"``: these
-        means, the means of them over the neighbours, and of those again, so that each round passes on what lies one
-        neighbourhood further. ``"coordinates"``: the coordinates, centred and of unit variance in each slice.
+        means, and those of two more rounds, each of which passes on what lies one neighbourhood further; what comes
+        back to a cell of its own state is left out, or a cell would tell the flow what it is. ``"coordinates"``: the
+        coordinates, centred and of unit variance in each slice.
     coordinates
         `(cells, axes)` positions, in any unit.
     values
@@ -82,9 +83,12 @@ def niche_features(niche: Niche, coordinates: NDArray, values: NDArray, slices: 
             spread = mine.std(axis=0)
             result[slices == code] = (mine - mine.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         return result.astype(np.float32)
-    pool, told = neighbour_weights(coordinates, slices), np.asarray(values, dtype=float)
-    rounds = []
-    for _ in range(1 if niche == "neighbours" else _ROUNDS):
-        told = pool @ told
-        rounds.append(told)
+    pool, states = neighbour_weights(coordinates, slices), np.asarray(values, dtype=float)
+    reach, rounds = pool, [pool @ states]
+    for _ in range(0 if niche == "neighbours" else _ROUNDS - 1):
+        reach = (pool @ reach).tocsr()
+        reach = reach - sp.diags(reach.diagonal())
+        total = np.asarray(reach.sum(axis=1)).ravel()
+        reach = sp.diags(1 / np.where(total > 0, total, 1.0)) @ reach
+        rounds.append(reach @ states)
     return np.hstack(rounds).astype(np.float32)

@@ -25,9 +25,14 @@ class EpochLog(pl.LightningModule):
         self._collected: dict[str, tuple[int, Any, dict[str, Any]]] = {}
 
     def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
-        """Collect a mean over the epoch, or pass anything else on to lightning."""
+        """Collect a mean over the epoch; pass anything else on to lightning, and all where there is no trainer."""
         of_epoch = not args and options.get("on_epoch") and options.get("on_step") is False
-        if not (of_epoch and self.trainer.training and options.get("reduce_fx", "mean") == "mean"):
+        if not (
+            of_epoch
+            and self._trainer is not None
+            and self._trainer.training
+            and options.get("reduce_fx", "mean") == "mean"
+        ):
             super().log(name, value, *args, **options)
             return
         n_cells = options.get("batch_size") or self._n_cells
