@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["NicheResponse", "fit_niche_response", "niche_field"]
 
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import scipy.sparse as sp
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
-from sklearn.preprocessing import PolynomialFeatures
 
 from cfmvc_scvi.errors import DataError
 
@@ -24,7 +24,6 @@ _N_ROUNDS = 100
 _N_MOVES = 59
 _CHANCE = 0.05
 _FEW = 8
-_TREND = 2  # degree of the polynomial in the coordinates
 
 
 @dataclass(frozen=True)
@@ -191,13 +190,14 @@ def _explained(
 
 
 def _trend(place: Array, slices: NDArray[Any]) -> Array:
-    """Return polynomials in the coordinates of each slice, zero outside of it, (cells, terms)."""
+    """Return the coordinates of each slice and their products, zero outside of it, (cells, terms)."""
     columns = []
     for code in np.unique(slices):
         mine = slices == code
         spread = place[mine].std(axis=0)
         x = (place[mine] - place[mine].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        terms = PolynomialFeatures(_TREND, include_bias=False).fit_transform(x)
+        products = combinations_with_replacement(range(x.shape[1]), 2)
+        terms = np.column_stack([x, *(x[:, one] * x[:, other] for one, other in products)])
         column = np.zeros((len(place), terms.shape[1]))
         column[mine] = terms
         columns.append(column)
