@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from cfmvc_scvi.errors import DataError, MissingExtraError
 from cfmvc_scvi.pp import drug_fingerprints, gene_set_embeddings
+from cfmvc_scvi.pp.features import _leading
 
 SETS = {
     "interferon": [f"I{i}" for i in range(8)],
@@ -34,6 +36,13 @@ def test_a_table_says_the_same_as_sets() -> None:
     table = pd.DataFrame([*rows, (None, "cycle")], columns=["gene", "term"])
     found, known = (gene_set_embeddings(sets, ["I1", "C3"], n_components=2) for sets in (table, SETS))
     np.testing.assert_allclose(found, known, atol=1e-9)
+
+
+def test_the_sign_of_a_direction_does_not_hang_on_rounding() -> None:
+    opposite = np.array([[1.0, 1.0], [1.0, -1.0]])  # both entries of the second direction are equally large
+    for nudge in (1.0, 1 + 1e-13, 1 - 1e-13):
+        found = _leading(sp.csr_matrix(opposite * [[1.0], [nudge]] * [1.1, 1.0]), 2)
+        assert (found[0] > 0).all()
 
 
 @pytest.mark.parametrize(

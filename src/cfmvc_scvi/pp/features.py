@@ -181,6 +181,7 @@ def _leading(matrix: sp.csr_matrix, n_components: int) -> np.ndarray:
         left, singular, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
     order = np.argsort(-singular)[:n]
     scores = left[:, order] * singular[order]
-    largest = scores[np.abs(scores).argmax(axis=0), np.arange(n)]
-    result: np.ndarray = scores * np.where(largest < 0, -1.0, 1.0)
+    size = np.abs(scores)
+    first = (size > 0.5 * size.max(axis=0)).argmax(axis=0)  # of large ones: rounding does not choose among the largest
+    result: np.ndarray = scores * np.where(scores[first, np.arange(n)] < 0, -1.0, 1.0)
     return result
