@@ -65,12 +65,12 @@ _PRIVATE = {
     "scipy.sparse._csr.csr_matrix": "scipy.sparse.csr_matrix",
 }
 _OTHERS = (
-    "anndata collections datetime lightning matplotlib mudata np numpy optuna os pandas pathlib pd rich scipy scvi "
-    "sklearn torch types typing"
+    "anndata collections datetime huggingface_hub lightning matplotlib mudata np numpy optuna os pandas pathlib pd "
+    "rich scipy scvi sklearn torch types typing"
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(_OTHERS.split())})\..*"),
-    ("py:class", r"AnnData|Array|NDArray|PCA|Tensor|dict\[str"),  # some annotations stay unresolved texts
+    ("py:class", r"AnnData|Array|HubModel|MuData|NDArray|PCA|Path|Tensor|dict\[str"),  # annotations left as texts
     ("py:class", r"cfmvc_scvi\.(model\.(networks\.Networks|reference\.Reference)|runtime\.asked\.Asked)"),  # private
 ]
 if os.environ.get("READTHEDOCS") == "True":
