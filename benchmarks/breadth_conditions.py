@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -11,7 +12,7 @@ from breadth_common import Table, distance, mean_log, trained
 from scipy import sparse
 from scipy.stats import spearmanr
 
-from cfmvc_scvi import pp, tl
+from cfmvc_scvi import CFMVC, pp, tl
 from cfmvc_scvi.shift import fit_hill
 
 __all__ = ["combinations", "dose", "rank", "strength", "trajectory", "unseen"]
@@ -135,22 +136,27 @@ def knock_down(found: pd.DataFrame) -> pd.Series:
     )
 
 
-def strength(data: Path, seeds: int) -> Table:
-    """Go from the control cells of a hidden cell type part of the way, all of it and beyond."""
+def hidden_types(data: Path, seeds: int) -> Iterator[tuple[int, str, str, CFMVC, ad.AnnData, ad.AnnData]]:
+    """Hide the treated cells of each cell type in turn; seed, type, perturbation, model, control and hidden cells."""
     everything = ad.read_h5ad(data / "kang_small.h5ad")
     treated = everything.obs["perturbation"] != "control"
     name = str(everything.obs.loc[treated, "perturbation"].iloc[0])
-    rows = []
     for seed in range(seeds):
         for kind in sorted(set(everything.obs["cell_type"])):
             own = everything.obs["cell_type"] == kind
             setup = {"labels_key": "cell_type", "batch_key": "batch"}
             model = trained(everything[~(own & treated)].copy(), setup, seed)
-            control, real = everything[own & ~treated].copy(), everything[own & treated]
-            for part in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25):
-                moved = model.predict_counterfactual(control, perturbation=name, strength=part, seed=seed)
-                energy = distance(moved, real, control, seed)
-                rows.append({"seed": seed, "cell type": kind, "strength": part, "energy": energy})
+            yield seed, kind, name, model, everything[own & ~treated].copy(), everything[own & treated]
+
+
+def strength(data: Path, seeds: int) -> Table:
+    """Go from the control cells of a hidden cell type part of the way, all of it and beyond."""
+    rows = []
+    for seed, kind, name, model, control, real in hidden_types(data, seeds):
+        for part in (0.0, 0.25, 0.5, 0.75, 1.0, 1.25):
+            moved = model.predict_counterfactual(control, perturbation=name, strength=part, seed=seed)
+            energy = distance(moved, real, control, seed)
+            rows.append({"seed": seed, "cell type": kind, "strength": part, "energy": energy})
     found = pd.DataFrame(rows)
     table = found.pivot_table(index="cell type", columns="strength", values="energy")
     return (
@@ -163,24 +169,16 @@ def strength(data: Path, seeds: int) -> Table:
 
 def trajectory(data: Path, seeds: int) -> Table:
     """Follow the control cells of a hidden cell type on their way, and look at the genes that change most."""
-    everything = ad.read_h5ad(data / "kang_small.h5ad")
-    treated = everything.obs["perturbation"] != "control"
-    name = str(everything.obs.loc[treated, "perturbation"].iloc[0])
     rows = []
-    for seed in range(seeds):
-        for kind in sorted(set(everything.obs["cell_type"])):
-            own = everything.obs["cell_type"] == kind
-            setup = {"labels_key": "cell_type", "batch_key": "batch"}
-            model = trained(everything[~(own & treated)].copy(), setup, seed)
-            control, real = everything[own & ~treated].copy(), everything[own & treated]
-            path = tl.counterfactual_trajectory(control, model, name, times=6, seed=seed)
-            change = mean_log(real) - mean_log(control)
-            largest = np.argsort(-np.abs(change))[:20]
-            levels = np.stack([mean_log(path[path.obs["t"] == t]) for t in path.obs["t"].unique()])[:, largest]
-            steps = np.diff(levels, axis=0) * np.sign(change[largest])
-            away = [distance(path[path.obs["t"] == t], real, control, seed) for t in path.obs["t"].unique()]
-            row = {"seed": seed, "cell type": kind, "genes on their way": (steps > 0).mean()}
-            rows.append({**row, "steps nearer": (np.diff(away) < 0).mean(), "start": away[0], "end": away[-1]})
+    for seed, kind, name, model, control, real in hidden_types(data, seeds):
+        path = tl.counterfactual_trajectory(control, model, name, times=6, seed=seed)
+        change = mean_log(real) - mean_log(control)
+        largest = np.argsort(-np.abs(change))[:20]
+        levels = np.stack([mean_log(path[path.obs["t"] == t]) for t in path.obs["t"].unique()])[:, largest]
+        steps = np.diff(levels, axis=0) * np.sign(change[largest])
+        away = [distance(path[path.obs["t"] == t], real, control, seed) for t in path.obs["t"].unique()]
+        row = {"seed": seed, "cell type": kind, "genes on their way": (steps > 0).mean()}
+        rows.append({**row, "steps nearer": (np.diff(away) < 0).mean(), "start": away[0], "end": away[-1]})
     found = pd.DataFrame(rows)
     table = found.drop(columns="seed").groupby("cell type").mean()
     return (

@@ -15,6 +15,7 @@ from cfmvc_scvi import CFMVC
 from cfmvc_scvi.config import EffectConfig
 from cfmvc_scvi.model.decoded import DecodedShifts, borrowed_pairs, decode_shifts
 from cfmvc_scvi.model.panel import Panel
+from cfmvc_scvi.model.torch_networks import TorchNetworks
 from cfmvc_scvi.shift import with_decoded
 
 SHARE = EffectConfig().decoded_share
@@ -113,3 +114,12 @@ def test_one_context_has_nobody_to_borrow_from(tiny_adata, make_model, quick):
     model.train(**quick, stage="representation")
     assert model._reference.decoded.pairs.shape == (0, 2)
     assert model.get_effect("A")["observed"].all()
+
+
+def test_goals_that_were_known_before_are_estimated_again(unseen):
+    usual = unseen._reference
+    before = replace(usual, decoded=None, _goals={})
+    alone = before.goals.of(1).goal.copy()
+    after = before.with_decoded(TorchNetworks(unseen.module)).goals.of(1).goal
+    np.testing.assert_allclose(after, usual.goals.of(1).goal, atol=1e-6)
+    assert np.abs(after - alone).max() > 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cfmvc_scvi.config import EffectConfig
-from cfmvc_scvi.model.calibration import left_out_calibration
+from cfmvc_scvi.config import CalibrationConfig, EffectConfig
 from cfmvc_scvi.model.decoded import DecodedShifts
 from cfmvc_scvi.shift import (
     Calibration,
@@ -17,9 +17,11 @@ from cfmvc_scvi.shift import (
     LeftOut,
     PseudoBulk,
     averaged_goal,
+    calibrate,
     context_weights,
     effect_goal,
     leave_one_out,
+    pairs_to_leave_out,
     with_decoded,
 )
 
@@ -99,16 +101,28 @@ class Goals:
     @cached_property
     def calibration(self) -> Calibration:
         """How far off contexts are that are left out of training; estimated once, on some genes and pairs."""
-        bulks = self._expected, self._perturbed
-        return left_out_calibration(self._groups, self._contexts, *bulks, self._decoded_level, self._config)
+        config = CalibrationConfig()
+        treated = self._groups[(self._groups[:, 0] > 0) & np.isin(self._groups[:, 1], self._contexts)]
+        by_mean = np.argsort(self._perturbed(0).log_mean.mean(axis=0), kind="stable")
+        n_genes = min(len(by_mean), config.n_genes)
+        genes = np.sort(by_mean[np.linspace(0, len(by_mean) - 1, n_genes).astype(int)])
+        chosen = treated[pairs_to_leave_out(treated[:, 0], treated[:, 1], n_genes, config)]
+        left_out: list[LeftOut] = []
+        for code in np.unique(chosen[:, 0]).tolist():
+            rows = np.searchsorted(self._contexts, chosen[chosen[:, 0] == code, 1])
+            start, end = self._expected(code).take_genes(genes), self._perturbed(code).take_genes(genes)
+            level = self._decoded_level(code)
+            left_out += leave_one_out(start, end, self._config, rows, None if level is None else level[:, genes])
+        return calibrate([replace(one, context=int(self._contexts[one.context])) for one in left_out], config)
 
     def _decoded_level(self, condition: int) -> Array | None:
         """Return the level that the decoder expects (contexts, genes), NaN in rows of which it tells nothing."""
         if self._decoded is None:
             return None
-        level = np.full_like(self._perturbed(0).log_mean, np.nan)
+        control = self._perturbed(0).log_mean
+        level = np.full_like(control, np.nan)
         for row, context in enumerate(self._contexts.tolist()):
             change = self._decoded.of(condition, context)
             if change is not None:
-                level[row] = self._perturbed(0).log_mean[row] + change
+                level[row] = control[row] + change
         return level

@@ -48,7 +48,6 @@ __all__ = [
     "context_kernel",
     "context_weights",
     "effect_goal",
-    "with_decoded",
     "expected_noise",
     "fit_hill",
     "fit_interactions",
@@ -71,4 +70,5 @@ __all__ = [
     "pseudo_bulk",
     "shared_shift",
     "similarity_weights",
+    "with_decoded",
 ]
