@@ -25,13 +25,12 @@ from cfmvc_scvi.model.panel import Panel
 from cfmvc_scvi.model.reference import Reference
 from cfmvc_scvi.model.relatives import Embeddings
 from cfmvc_scvi.model.torch_networks import TorchNetworks
-from cfmvc_scvi.train import LatentTable, MinibatchCoupler, principal_axes
+from cfmvc_scvi.train import LatentTable, MinibatchCoupler, evenly_chosen, principal_axes
 
 __all__ = ["Latents", "MemoryMixin"]
 
 _ENCODED = 2048 * 16  # cells at a time, whole minibatches
 _IN_MEMORY = 2**29  # bytes of latents; more are kept in a temporary file
-_ENOUGH = 2**18  # cells that say where latents lie
 
 Splits = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -132,8 +131,8 @@ class MemoryMixin(ModelPart):
         mean, variance = self._encoded()
         cells = np.concatenate(self._splits()[:2])
         if not self.is_query_:
-            some = cells[:: -(-len(cells) // _ENOUGH)]
-            self.module.fit_standardisation(torch.as_tensor(mean[some], device=self.module.device))
+            some = torch.as_tensor(mean[evenly_chosen(cells)], device=self.module.device)
+            self.module.fit_standardisation(some)
         location, scale = self.module.latent_location.cpu().numpy(), float(self.module.latent_scale)
         if not self.is_query_:
             condition, context = self._groups()

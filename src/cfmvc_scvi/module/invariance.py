@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cfmvc_scvi.module.losses import squared_distances
+
 __all__ = ["MIN_GROUP", "group_codes", "hsic_loss"]
 
 MIN_GROUP = 4  # cells, below which the unbiased estimate does not exist
@@ -49,7 +51,7 @@ def hsic_loss(latent: Tensor, label: Tensor, group: Tensor) -> tuple[Tensor, int
     latent = latent.double()  # differences of sums over pairs
     pairs = (code[:, None] == code[None]).to(latent.dtype)
     pairs.fill_diagonal_(0.0)
-    squared = (latent.square().sum(-1)[:, None] + latent.square().sum(-1)[None] - 2 * latent @ latent.T).clamp(min=0)
+    squared = squared_distances(latent, latent)
     mean_squared = ((squared * pairs).sum() / pairs.sum()).detach().clamp(min=2.0)
     kernel = torch.exp(-squared / mean_squared) * pairs
     equal = (label[:, None] == label[None]) * pairs

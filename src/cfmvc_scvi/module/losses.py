@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cfmvc_scvi.flow import integrate, straight_path
 
-__all__ = ["flow_matching_loss", "mmd_loss"]
+__all__ = ["flow_matching_loss", "mmd_loss", "squared_distances"]
 
 
 def flow_matching_loss(field: nn.Module, pairs: dict[str, Tensor], time: Tensor) -> Tensor:
@@ -29,6 +29,11 @@ def flow_matching_loss(field: nn.Module, pairs: dict[str, Tensor], time: Tensor)
     path = straight_path(pairs["z_0"], pairs["z_1"], time)
     velocity = field(path.z_t, path.t, pairs["design"], pairs["context"])
     return torch.mean((velocity.float() - path.target.float()) ** 2)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return |a_i - b_j|^2 of rows, `(n, m)`; unlike the square of `torch.cdist`, with a gradient where they meet."""
+    return (a.square().sum(-1)[:, None] + b.square().sum(-1)[None] - 2 * a @ b.T).clamp(min=0)
 
 
 def mmd_loss(field: nn.Module, pairs: dict[str, Tensor], bandwidths: Tensor, *, n_steps: int = 5) -> Tensor:
@@ -70,8 +75,7 @@ def mmd_loss(field: nn.Module, pairs: dict[str, Tensor], bandwidths: Tensor, *, 
     same = code[:, None] == code[None]
 
     def mean_kernel(a: Tensor, b: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        squared = (a.square().sum(-1)[:, None] + b.square().sum(-1)[None] - 2 * a @ b.T).clamp(min=0)
-        kernel = torch.exp(-0.5 * squared[..., None] / bandwidths.square()).mean(-1)
+        kernel = torch.exp(-0.5 * squared_distances(a, b)[..., None] / bandwidths.square()).mean(-1)
         rows = torch.stack([(kernel * mask).sum(1), mask.to(kernel.dtype).sum(1)])
         total, number = rows.new_zeros(2, len(codes)).index_add(1, code, rows)
         return total / number.clamp(min=1), number

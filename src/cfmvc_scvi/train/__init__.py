@@ -3,7 +3,7 @@
 from cfmvc_scvi.train.checkpoint import Checkpoint
 from cfmvc_scvi.train.gradients import GradientMonitor
 from cfmvc_scvi.train.joint import MinibatchCoupler
-from cfmvc_scvi.train.latents import LatentDataModule, LatentTable, PairSampler, principal_axes
+from cfmvc_scvi.train.latents import LatentDataModule, LatentTable, PairSampler, evenly_chosen, principal_axes
 from cfmvc_scvi.train.plans import FlowPlan, JointPlan, RepresentationPlan
 from cfmvc_scvi.train.resume import EpochState, GivenIO, rng_state, set_rng_state
 from cfmvc_scvi.train.stages import STAGES, Stage, logger_history, merged_history, stage_of
@@ -24,6 +24,7 @@ __all__ = [
     "Stage",
     "logger_history",
     "merged_history",
+    "evenly_chosen",
     "principal_axes",
     "rng_state",
     "set_rng_state",

@@ -17,7 +17,7 @@ from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.flow import optimal_coupling, random_coupling
 from cfmvc_scvi.metrics import median_bandwidths
 
-__all__ = ["LatentDataModule", "LatentTable", "PairSampler", "principal_axes"]
+__all__ = ["LatentDataModule", "LatentTable", "PairSampler", "evenly_chosen", "principal_axes"]
 
 _BANDWIDTH_CELLS = 200
 _ENOUGH = 2**18  # cells that say where latents lie
@@ -212,12 +212,17 @@ def _bandwidths(sampler: PairSampler, rng: Generator) -> np.ndarray:
     return np.median(found) * np.array([0.5, 1.0, 2.0])
 
 
+def evenly_chosen(cells: np.ndarray) -> np.ndarray:
+    """Return as many cells as say where all lie: each, or of very many evenly chosen ones."""
+    return cells[:: max(1, -(-len(cells) // _ENOUGH))]
+
+
 def principal_axes(values: np.ndarray, cells: np.ndarray, n_axes: int) -> np.ndarray:
     """Return the leading principal axes of `values` `(all cells, dims)`, `(dims, n_axes)`, in these of the cells.
 
-    Of very many cells, evenly chosen ones say it.
+    Of very many cells, evenly chosen ones say it (`evenly_chosen`).
     """
-    some = values[cells[:: max(1, -(-len(cells) // _ENOUGH))]]
+    some = values[evenly_chosen(cells)]
     centred = some - some.mean(axis=0) if len(some) else some
     return np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :n_axes]
 

@@ -82,6 +82,7 @@ class RepresentationPlan(FiniteGuard, TrainingPlan):
     def __init__(
         self, module: CFMVCModule, *, lambda_batch: float = 0.0, lambda_perturbation: float = 0.0, **kwargs: Any
     ) -> None:
+        self._fuses = "fused_optimizer" not in kwargs  # else as the user says
         if "fused_optimizer" in inspect.signature(TrainingPlan).parameters:
             # a fused optimizer refuses gradient clipping under mixed precision
             kwargs.setdefault("fused_optimizer", False)
@@ -116,7 +117,7 @@ class RepresentationPlan(FiniteGuard, TrainingPlan):
     def get_optimizer_creator(self) -> Callable[..., torch.optim.Optimizer]:
         """Return scvi's optimizer, in one kernel where precision allows it."""
         kind = _FUSED.get(str(self.optimizer_name))
-        if kind is None or not self.is_single:
+        if kind is None or not self.is_single or not self._fuses:
             return cast("Callable[..., torch.optim.Optimizer]", super().get_optimizer_creator())
         return partial(kind, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=True)
 
