@@ -62,9 +62,13 @@ def test_control_cells_of_the_context_are_moved_and_decoded():
 
 @pytest.fixture
 def unseen(tiny_adata: ad.AnnData, make_model: Callable[..., CFMVC], quick: dict[str, Any]) -> CFMVC:
-    """A representation that has not seen A in T."""
+    """A representation that has not seen A in T; A does the same, and much, to all cell types."""
     obs = tiny_adata.obs
-    model = make_model(tiny_adata[~((obs["perturbation"] == "A") & (obs["cell_type"] == "T"))].copy())
+    cells = tiny_adata[~((obs["perturbation"] == "A") & (obs["cell_type"] == "T"))].copy()
+    counts = sp.csr_matrix(cells.X).toarray()
+    counts[np.ix_((cells.obs["perturbation"] == "A").to_numpy(), np.arange(10))] += 20
+    cells.X = sp.csr_matrix(counts)
+    model = make_model(cells)
     model.train(**(quick | {"max_epochs": 40}), stage="representation")
     return model
 

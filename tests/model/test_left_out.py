@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from cfmvc_scvi import CFMVC
 from cfmvc_scvi.errors import UnknownConditionError
@@ -30,7 +31,10 @@ def test_an_effect_left_out_is_that_of_a_model_that_never_saw_it_but_for_the_dec
 
 
 def test_the_decoder_has_its_share_in_an_effect_left_out(tiny_adata):
-    model = _trained(tiny_adata.copy(), 40)
+    counts = sp.csr_matrix(tiny_adata.X).toarray()
+    counts[np.ix_((tiny_adata.obs["perturbation"] == "A").to_numpy(), np.arange(10))] += 20  # in all cell types
+    tiny_adata.X = sp.csr_matrix(counts)
+    model = _trained(tiny_adata, 40)
     usual, decoded = model.get_left_out_effect("A"), model._reference.decoded
     assert np.abs(decoded.change).max() > 0
     alone = _without_decoder(model).get_left_out_effect("A")
