@@ -30,6 +30,7 @@ from cfmvc_scvi.observe import (
     redrawn_counts,
     relative_profile,
     residual_dispersion,
+    share_of_differences,
 )
 
 __all__ = ["Observation", "Plan", "whole"]
@@ -53,6 +54,8 @@ class Plan:
         Rows of the panel that lend the noise of their counts.
     mean_fractions
         Mean decoded shares of the reference cells before and after, None where cells are not told apart.
+    differences
+        Share of the differences between cells that goes into their rates, one for all genes or `(genes,)`.
     """
 
     own_rate: Array
@@ -61,6 +64,7 @@ class Plan:
     partners: NDArray[np.int64]
     partner_probability: Array
     mean_fractions: tuple[Array, Array] | None = None
+    differences: float | Array = 0.0
 
 
 @dataclass
@@ -76,7 +80,7 @@ class Observation:
     engine
         Moves the latents of reference cells.
     heterogeneity
-        Share of the flow's differences between cells that goes into their rates.
+        Share of the flow's differences between cells that goes into their rates, as far as real cells differ as much.
     seed, draw
         Key of the noise.
     config
@@ -259,13 +263,24 @@ class Observation:
         profiles = None
         if self.heterogeneity > 0:
             shares = Shares.of(self.engine.networks, cells, *self.engine.reference_latents(own, wanted))
-            plan = replace(plan, mean_fractions=(shares.before.mean(axis=0), shares.after.mean(axis=0)))
+            means = shares.before.mean(axis=0), shares.after.mean(axis=0)
+            plan = self._with_differences(replace(plan, mean_fractions=means), shares)
             profiles = self._relative(plan, shares.before, shares.after)
-            plan = replace(plan, theta=residual_dispersion(plan.theta, profiles[1].var(axis=0), self.config))
         noise = self._uniforms(cells.names, "thinning"), self._superposition(cells.names, plan)
         goal = self.goal(cells, own, wanted)
         config = replace(self.config, match_depth_change=0.0) if same_depth else self.config
         return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config).rate)
+
+    def _with_differences(self, plan: Plan, shares: Shares) -> Plan:
+        """Return a plan whose cells differ by the flow as far as real cells do, and whose noise is the rest.
+
+        Before and after are damped alike, so that a cell that does not respond keeps its counts.
+        """
+        undamped = replace(plan, differences=self.heterogeneity)
+        variation = self._relative(undamped, shares.before, shares.after)[1].var(axis=0)
+        kept = share_of_differences(plan.theta, variation, self.config)
+        theta = residual_dispersion(plan.theta, kept**2 * variation, self.config)
+        return replace(plan, differences=self.heterogeneity * kept, theta=theta)
 
     def _profiles(self, plan: Plan, shares: Shares, rows: NDArray[np.int64]) -> tuple[Array, Array] | None:
         """Return the rates of these cells relative to their context's, before and after; None if all are alike."""
@@ -278,7 +293,7 @@ class Observation:
         assert plan.mean_fractions is not None
         most = self.config.largest_profile
         before, after = (
-            relative_profile(share, mean, self.heterogeneity, most)
+            relative_profile(share, mean, plan.differences, most)
             for share, mean in zip(shares, plan.mean_fractions, strict=True)
         )
         return before, after

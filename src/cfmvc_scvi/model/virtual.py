@@ -20,6 +20,7 @@ from cfmvc_scvi.observe import (
     match_rates,
     relative_profile,
     residual_dispersion,
+    share_of_differences,
 )
 
 __all__ = ["VirtualCells", "VirtualGroup"]
@@ -41,11 +42,15 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Rates:
-    """Gene rates of a group in CP10k, the dispersion around them, and the mean decoded share of its cells."""
+    """Gene rates of a group in CP10k, the dispersion around them, and how its cells differ.
+
+    `mean_share` is the mean decoded share of the cells, `differences` what is kept of relative differences from it.
+    """
 
     rate: Array
     theta: Array
     mean_share: Array
+    differences: Array
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class VirtualCells:
     .. math:: x_{ig} \sim NB(l_i \, r_g K_{ig} / 10^4, \theta_g)
 
     with the depth l and the technical state of a random control cell of the context, K the decoded share of the gene
-    in the cell relative to the group's mean, and gene rates r at which the cells meet the level of the condition. The
+    in the cell relative to the group's mean, as far as real cells differ as much, and gene rates r at which the cells meet the level of the condition. The
     latent behind K grows out of a posterior draw of that control cell, or out of Gaussian noise, along the flow. Each
     cell is a function of (seed, its name).
 
@@ -94,7 +99,7 @@ class VirtualCells:
         if output == "latent":
             return VirtualGroup(drawn.rows, latent, None)
         rates = self._matched(group)
-        profile = self._profile(drawn.shares, rates.mean_share)
+        profile = self._profile(drawn.shares, rates.mean_share, rates.differences)
         if output == "counts":
             matrix = _counts_around(rates, drawn.depth, self._uniforms(names), profile)
         else:
@@ -133,15 +138,17 @@ class VirtualCells:
             names = np.array([f"reference {number}" for number in range(_N_REFERENCE)])
             drawn = self._drawn(names, group)
             mean_share = drawn.shares.mean(axis=0)
-            profile = self._profile(drawn.shares, mean_share)
-            theta = residual_dispersion(observation.noise_of(group)[0], profile.var(axis=0), observation.config)
+            theta, most = observation.noise_of(group)[0], observation.heterogeneity
+            variation = self._profile(drawn.shares, mean_share, most).var(axis=0)
+            kept = share_of_differences(theta, variation, observation.config)
+            theta = residual_dispersion(theta, kept**2 * variation, observation.config)
+            profile = self._profile(drawn.shares, mean_share, most * kept)
             rate = _matching_rates(goal, drawn.depth, theta, self._uniforms(names), profile, observation.config)
-            self._rates[group] = _Rates(rate, theta, mean_share)
+            self._rates[group] = _Rates(rate, theta, mean_share, most * kept)
         return self._rates[group]
 
-    def _profile(self, shares: Array, mean_share: Array) -> Array:
-        most = self.observation.config.largest_profile
-        return relative_profile(shares, mean_share, self.observation.heterogeneity, most)
+    def _profile(self, shares: Array, mean_share: Array, differences: float | Array) -> Array:
+        return relative_profile(shares, mean_share, differences, self.observation.config.largest_profile)
 
     def _uniforms(self, names: NDArray[np.str_]) -> Array:
         n_genes = self.observation.engine.reference.panel.counts.shape[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["perturbed_dispersion", "residual_dispersion"]
+__all__ = ["perturbed_dispersion", "residual_dispersion", "share_of_differences"]
 
 from collections.abc import Sequence
 
@@ -109,3 +109,38 @@ def residual_dispersion(
     total = gene_vector("theta", theta, np.size(theta), positive=True)
     known = gene_vector("heterogeneity_cv2", heterogeneity_cv2, len(total))
     return 1 / np.maximum((1 / total - known) / (1 + known), 1 / settings.dispersion_bounds[1])
+
+
+def share_of_differences(
+    theta: ArrayLike, heterogeneity_cv2: ArrayLike, config: ObservationConfig | None = None
+) -> Array:
+    """Share w of known differences between cells with which counts are no more dispersed than `theta` says.
+
+    Differences that a network makes between cells may be larger than those of real cells: where it was trained on few,
+    it tells them apart by the noise of their counts. With w = min(1, sqrt(c_0 / c)), where c_0 is the squared
+    coefficient of variation at which `residual_dispersion` is at its floor, the variance of a gene is that of real cells.
+
+    Parameters
+    ----------
+    theta
+        Inverse dispersion of all variance, (genes,).
+    heterogeneity_cv2
+        c, (genes,).
+    config
+        `dispersion_bounds`.
+
+    Returns
+    -------
+    w in [0, 1], (genes,).
+
+    Raises
+    ------
+    DataError
+        If shapes differ or a value is out of range.
+    """
+    settings = config or ObservationConfig()
+    total = gene_vector("theta", theta, np.size(theta), positive=True)
+    known = gene_vector("heterogeneity_cv2", heterogeneity_cv2, len(total))
+    floor = 1 / settings.dispersion_bounds[1]
+    most = np.maximum((1 / total - floor) / (1 + floor), 0.0)
+    return np.sqrt(np.minimum(most / np.maximum(known, np.finfo(float).tiny), 1.0))

@@ -9,7 +9,7 @@ import numpy as np
 from cfmvc_scvi.observe._counts import Array
 
 
-def relative_profile(rate: Array, mean_rate: Array, weight: float, largest: float) -> Array:
+def relative_profile(rate: Array, mean_rate: Array, weight: float | Array, largest: float) -> Array:
     """Relative rate of each cell and gene: K_ig = 1 + weight * (min(rate_ig / mean_g, largest) - 1).
 
     Parameters
@@ -19,7 +19,7 @@ def relative_profile(rate: Array, mean_rate: Array, weight: float, largest: floa
     mean_rate
         Their mean over the reference cells of the context, (genes,); genes at zero get 1.
     weight
-        Share of the differences between cells that is kept, in [0, 1].
+        Share of the differences between cells that is kept, in [0, 1], one for all or (genes,).
     largest
         Bound of the relative rate.
 
