@@ -5,7 +5,7 @@ python benchmarks/breadth.py DATA [--questions rank niche ...] [--seeds 3] [--ou
 DATA is a directory with papalexi.h5ad, spatial_merfish.h5ad, spatial_osmfish.h5ad, gasperini_small.h5ad,
 kang_small.h5ad and kang.h5ad; a question whose file is missing is left out, which is said. Where real data with the
 wanted truth were not at hand it is planted into real cells (`dose`, `tissue`), or simulated cells stand beside the real
-ones (`matching`, `invariance`).
+ones (`unseen`, `matching`, `invariance`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 
 from accuracy import markdown
 from breadth_common import Table
-from breadth_conditions import combinations, dose, rank, strength, trajectory, unseen
+from breadth_conditions import combinations, dose, rank, strength, trajectory
 from breadth_tissue import niche, tissue
 from breadth_training import donors, invariance, matching
+from breadth_unseen import unseen
 
 QUESTIONS: dict[str, tuple[Callable[[Path, int], Table], tuple[str, ...]]] = {
     "rank": (rank, ("papalexi",)),

@@ -1,4 +1,4 @@
-"""Questions of conditions: which it was, combinations, doses, unseen ones, and parts of an effect."""
+"""Questions of conditions: which it was, combinations, doses, and parts of an effect."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from breadth_common import Table, distance, mean_log, trained
 from scipy import sparse
 from scipy.stats import spearmanr
 
-from cfmvc_scvi import CFMVC, pp, tl
+from cfmvc_scvi import CFMVC, tl
 from cfmvc_scvi.shift import fit_hill
 
-__all__ = ["combinations", "dose", "rank", "strength", "trajectory", "unseen"]
+__all__ = ["LEVELS", "combinations", "dose", "rank", "strength", "trajectory"]
 
 DOSES, HELD_OUT_DOSE = (0.25, 0.5, 1.0, 2.0, 4.0), 1.0
-INTERFERON_GAMMA = ("IFNGR1", "IFNGR2", "IRF1", "STAT1")  # targets of one pathway, as textbooks have it
 LEVELS = {"stage": "representation", "max_epochs": 2}  # enough where only the mean effects are looked at
 
 
@@ -267,75 +266,3 @@ def mix(treated: np.ndarray, control: np.ndarray, dose: np.ndarray, rng: np.rand
 def relative(found: np.ndarray, truth: np.ndarray) -> float:
     """Return the length of an error relative to that of the truth."""
     return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
-
-
-def unseen(data: Path, seeds: int) -> Table:
-    """Predict knock-outs that no cell had, within each replicate, with features of several kinds."""
-    everything = ad.read_h5ad(data / "papalexi.h5ad")
-    label = everything.obs["perturbation"].astype(str)
-    names = np.array([name for name, number in label.value_counts().items() if name != "control" and number >= 100])
-    real = {
-        (name, rep): change(everything, label, name, rep)
-        for name in names
-        for rep in sorted(set(everything.obs["batch"]))
-    }
-    size = {name: np.mean([np.linalg.norm(real[key]) for key in real if key[0] == name]) for name in names}
-    strong_ones = {name for name in names if size[name] >= np.quantile(list(size.values()), 2 / 3)}
-    rows = []
-    for seed in range(seeds):
-        for held_out in np.array_split(np.random.default_rng(seed).permutation(names), 6):
-            train = everything[~label.isin(held_out)].copy()
-            for kind, features in features_of(train, names).items():
-                train.uns["features"] = features
-                setup = {"labels_key": "batch", "perturbation_embeddings_key": "features"}
-                model = trained(train.copy(), setup, seed, training=LEVELS)
-                for name in held_out:
-                    effect = model.get_effect(name).set_index(["context", "gene"])["delta"]
-                    for rep in sorted(set(everything.obs["batch"])):
-                        others = np.mean([real[other, rep] for other in names if other not in held_out], axis=0)
-                        found = effect.loc[rep].loc[everything.var_names].to_numpy()
-                        row = {"seed": seed, "features": kind, "knock-out": name, "replicate": rep}
-                        score = np.corrcoef(found, real[name, rep])[0, 1]
-                        simple = np.corrcoef(others, real[name, rep])[0, 1]
-                        rows.append(
-                            {**row, "model": score, "mean of the others": simple, "strong": name in strong_ones}
-                        )
-    found = pd.DataFrame(rows)
-    parts = {"all": found, "strong": found[found["strong"]], "interferon-gamma": in_pathway(found)}
-    columns = ["model", "mean of the others"]
-    table = pd.concat({part: rows_of.groupby("features")[columns].mean() for part, rows_of in parts.items()}, axis=1)
-    table.columns = [f"{score}, {part}" for part, score in table.columns]
-    return (
-        "Correlation over genes of predicted and real change of mean log1p CP10k of knock-outs that no training cell "
-        "had (six groups left out in turn), each replicate against its own controls. *Strong*: the third of "
-        "largest change; "
-        f"*interferon-gamma*: {', '.join(INTERFERON_GAMMA)}, which the one feature of *pathway* marks.",
-        table,
-        {"knock-outs": rows},
-    )
-
-
-def change(cells: ad.AnnData, label: pd.Series, name: str, rep: str) -> np.ndarray:
-    """Return the change of mean log1p CP10k in a replicate."""
-    mine = (cells.obs["batch"] == rep).to_numpy()
-    return mean_log(cells[mine & (label == name).to_numpy()]) - mean_log(cells[mine & (label == "control").to_numpy()])
-
-
-def in_pathway(found: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the knock-outs that the pathway marks."""
-    return found[found["knock-out"].isin(INTERFERON_GAMMA)]
-
-
-def names_in(train: ad.AnnData, names: np.ndarray) -> np.ndarray:
-    """Return which of the perturbations training has cells of."""
-    return np.isin(names, train.obs["perturbation"].astype(str).unique())
-
-
-def features_of(train: ad.AnnData, names: np.ndarray) -> dict[str, pd.DataFrame]:
-    """Return tables of features of knock-outs, those without cells among them."""
-    noise = pd.DataFrame(np.random.default_rng(0).standard_normal((len(names), 5)), index=names).add_prefix("noise_")
-    unknown = noise.copy()
-    unknown.loc[~names_in(train, names)] = np.nan
-    marked = pd.DataFrame({"pathway": np.isin(names, INTERFERON_GAMMA).astype(float)}, index=names)
-    coexpression = pp.gene_embeddings(train, list(names), context_key="batch")
-    return {"none": unknown, "co-expression": coexpression, "pathway": marked, "noise": noise}

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from cfmvc_scvi.config import EffectConfig, FeatureConfig
 from cfmvc_scvi.model.relatives import Relatives
 from cfmvc_scvi.pp import gene_embeddings
-from cfmvc_scvi.shift import FeatureRegression, PseudoBulk, effect_goal, pseudo_bulk, shared_shift
+from cfmvc_scvi.shift import FeatureRegression, PseudoBulk, effect_goal, expected_weights, pseudo_bulk, shared_shift
 
 
 def by_perturbation(
@@ -90,6 +90,7 @@ def main() -> None:
     predictions = {
         "mean of others": by_perturbation(shifts, noise, lambda s, v, p: s.mean(axis=0)),
         "what others share": by_perturbation(shifts, noise, lambda s, v, p: shared_shift(s).weights @ s),
+        "expected of any": by_perturbation(shifts, noise, lambda s, v, p: expected_weights(s, v.mean(axis=1)) @ s),
         **{f"features: {name}": by_perturbation(shifts, noise, with_features(t)) for name, t in features.items()},
         "seen elsewhere, around control": seen_elsewhere(relatives, shared=False),
         "seen elsewhere, around what others share": seen_elsewhere(relatives, shared=True),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cfmvc_scvi.errors import DataError, NonFiniteError
-from cfmvc_scvi.shift import calibrated_factor, own_gene_fold, shared_shift
+from cfmvc_scvi.shift import calibrated_factor, expected_weights, own_gene_fold, shared_shift
+from cfmvc_scvi.shift.shared import _factor_within
 
 
 def test_equal_shifts_are_shared_in_full():
@@ -41,6 +42,83 @@ def test_unrelated_shifts_share_nothing(rng):
     assert np.mean(factors) < 0.05
 
 
+SD = 0.15
+
+
+def screen(rng, n=21, n_strong=5, n_columns=400):
+    """Shifts as measured, and true ones: a common part, and a pathway that only the first perturbations change."""
+    pathway = rng.normal(0, 0.6, n_columns) * (rng.random(n_columns) < 0.2)
+    strength = np.where(np.arange(n) < n_strong, rng.uniform(0.5, 1.5, n), 0.0)
+    own = 0.1 * rng.normal(size=(n, n_columns)) * (rng.random((n, n_columns)) < 0.2)
+    truth = 0.1 * rng.normal(size=n_columns) + own + strength[:, None] * pathway
+    return truth + SD * rng.normal(size=truth.shape), truth
+
+
+def left_out(shifts, truth, estimate):
+    """Correlation with the truth of each perturbation, estimated from the others."""
+    kept = [np.arange(len(shifts)) != number for number in range(len(shifts))]
+    return np.array([np.corrcoef(estimate(shifts[k]), aim)[0, 1] for k, aim in zip(kept, truth, strict=True)])
+
+
+def test_what_is_expected_serves_strong_ones_and_all_as_well_as_the_mean_does(rng):
+    variance = np.full(20, SD**2)
+    ways = {
+        "expected": lambda s: expected_weights(s, variance) @ s,
+        "mean": lambda s: s.mean(axis=0),
+        "shared": lambda s: shared_shift(s).weights @ s,
+    }
+    found = {name: np.mean([left_out(*screen(rng), way) for _ in range(4)], axis=0) for name, way in ways.items()}
+    strong = {name: values[:5].mean() for name, values in found.items()}
+    assert strong["expected"] > strong["mean"] - 0.02
+    assert strong["expected"] > strong["shared"] + 0.1
+    assert found["expected"].mean() > found["mean"].mean() - 0.02
+
+
+def test_perturbations_that_do_nothing_do_not_turn_what_is_expected(rng):
+    shifts, _ = screen(rng)
+    few_cells = 3 * SD * rng.normal(size=(10, shifts.shape[1]))
+    noise = np.repeat([SD**2, (3 * SD) ** 2], [21, 10])
+    alone = expected_weights(shifts, noise[:21]) @ shifts
+    together = np.vstack([shifts, few_cells])
+    more = expected_weights(together, noise) @ together
+    assert np.corrcoef(alone, more)[0, 1] > 0.97
+    assert np.corrcoef(alone, together.mean(axis=0))[0, 1] < 0.9
+
+
+def test_of_unrelated_shifts_hardly_anything_is_expected(rng):
+    lengths = []
+    for _ in range(10):
+        shifts = rng.normal(size=(30, 300))
+        lengths.append(np.linalg.norm(expected_weights(shifts, np.full(30, 0.5)) @ shifts) / np.sqrt(300))
+    assert np.mean(lengths) < 0.05
+
+
+def test_equal_shifts_are_expected_as_they_are(rng):
+    shifts = np.tile(rng.normal(size=50), (60, 1))  # more than are left out one by one
+    np.testing.assert_allclose(expected_weights(shifts, np.ones(60)) @ shifts, shifts[0], atol=1e-6)
+
+
+def test_the_factor_is_a_posterior_mean(rng):
+    """Of one that is uniform in [0, 1] before, by the trapezoidal rule."""
+    along, length = rng.normal(0.3, 1.0, 12), rng.uniform(0.5, 1.5, 12)
+    factor = along.sum() / length.sum()
+    error = np.sqrt(((along - factor * length) ** 2).sum() * 12 / 11) / length.sum()
+    grid = np.linspace(0, 1, 20_001)
+    density = np.exp(-0.5 * ((grid - factor) / error) ** 2)
+    assert _factor_within(along, length) == pytest.approx((grid * density).sum() / density.sum(), rel=1e-3)
+    assert _factor_within(2 * length, length) == 1 and _factor_within(-length, length) == 0
+    assert _factor_within(np.zeros(3), np.zeros(3)) == 0
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_of_too_few_perturbations_nothing_is_expected(rng, n):
+    assert not expected_weights(rng.normal(size=(n, 4)), np.ones(n)).any()
+
+
+def test_nothing_is_expected_where_nothing_happens():
+    assert not expected_weights(np.zeros((5, 3)), np.ones(5)).any()
+
+
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_too_few_perturbations_share_nothing(rng, n):
     shared = shared_shift(rng.normal(size=(n, 4)))
@@ -72,6 +150,9 @@ def test_own_gene_fold_recovers_a_knock_down_and_ignores_chance(rng):
 def test_bad_input_is_named(rng):
     with pytest.raises(DataError, match="shape"):
         shared_shift(np.zeros(3))
+    for noise in (np.ones(3), np.zeros(4), np.full(4, np.nan)):
+        with pytest.raises(DataError, match="positive number for each of 4"):
+            expected_weights(rng.normal(size=(4, 3)), noise)
     broken = rng.normal(size=(4, 3))
     broken[1, 1] = np.nan
     with pytest.raises(NonFiniteError, match="1 perturbations"):

@@ -19,7 +19,9 @@ from cfmvc_scvi.model.shares import Shares
 from cfmvc_scvi.observe import (
     ResponseFilter,
     cell_choice,
+    cell_rates,
     cell_uniforms,
+    count_uniforms,
     couple_counts,
     expected_rate,
     fit_response_filter,
@@ -30,7 +32,7 @@ from cfmvc_scvi.observe import (
     redrawn_counts,
     relative_profile,
     residual_dispersion,
-    share_of_differences,
+    split_dispersion,
 )
 
 __all__ = ["Observation", "Plan", "whole"]
@@ -118,9 +120,9 @@ class Observation:
             block = cells.counts[rows]
             if own != wanted:
                 plan, names = self.plan(own, wanted), cells.names[rows]
-                profiles = self._profiles(plan, shares, rows)
-                noise = self._uniforms(names, "thinning"), self._superposition(names, plan)
-                block = couple_counts(whole(block), plan.own_rate, plan.rate, plan.theta, *noise, profiles)
+                block = whole(block)
+                noise = self._noise(names, block, plan)
+                block = couple_counts(block, *self._cell_rates(plan, shares, rows), plan.theta, *noise)
             blocks.append(block)
             order.append(rows)
         stacked = sp.vstack(blocks, format="csr")
@@ -143,10 +145,9 @@ class Observation:
             plan, part = Plan(rate, rate, *self.noise_of(group)), cells.take(rows)
             shares = (self.engine.networks.fractions(z[rows], part.inputs) for z in (before, after))
             ratio = np.minimum(1 / np.divide(*shares), self.config.largest_profile)
-            noise = self._uniforms(part.names, "niche"), self._superposition(part.names, plan)
-            result[rows] = couple_counts(
-                whole(counts[rows]), rate, rate, plan.theta, *noise, (np.ones_like(ratio), ratio)
-            )
+            block = whole(counts[rows])
+            noise = self._noise(part.names, block, plan, "niche")
+            result[rows] = couple_counts(block, rate, rate * ratio, plan.theta, *noise)
         return result.tocsr()
 
     def rate(self, cells: CellBatch, shares: Shares) -> Array:
@@ -266,7 +267,7 @@ class Observation:
             means = shares.before.mean(axis=0), shares.after.mean(axis=0)
             plan = self._with_differences(replace(plan, mean_fractions=means), shares)
             profiles = self._relative(plan, shares.before, shares.after)
-        noise = self._uniforms(cells.names, "thinning"), self._superposition(cells.names, plan)
+        noise = self._noise(cells.names, counts, plan)
         goal = self.goal(cells, own, wanted)
         config = replace(self.config, match_depth_change=0.0) if same_depth else self.config
         return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config).rate)
@@ -278,9 +279,17 @@ class Observation:
         """
         undamped = replace(plan, differences=self.heterogeneity)
         variation = self._relative(undamped, shares.before, shares.after)[1].var(axis=0)
-        kept = share_of_differences(plan.theta, variation, self.config)
-        theta = residual_dispersion(plan.theta, kept**2 * variation, self.config)
+        kept, theta = split_dispersion(plan.theta, variation, self.config)
         return replace(plan, differences=self.heterogeneity * kept, theta=theta)
+
+    def _cell_rates(self, plan: Plan, shares: Shares, rows: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Return the rates of these cells in CP10k, before and after: `(genes,)` of all, or `(cells, genes)`."""
+        if plan.mean_fractions is None:
+            return plan.own_rate, plan.rate
+        settings = plan.differences, self.config.largest_profile
+        means = plan.mean_fractions
+        before = cell_rates(shares.before[rows], means[0], plan.own_rate, *settings)
+        return before, cell_rates(shares.after[rows], means[1], plan.rate, *settings)
 
     def _profiles(self, plan: Plan, shares: Shares, rows: NDArray[np.int64]) -> tuple[Array, Array] | None:
         """Return the rates of these cells relative to their context's, before and after; None if all are alike."""
@@ -323,13 +332,24 @@ class Observation:
         n_genes = self.engine.reference.panel.counts.shape[1]
         return cell_uniforms(self.seed, names.tolist(), n_genes, f"{stream}-{self.draw}")
 
+    def _noise(
+        self, names: np.ndarray, counts: sp.csr_matrix, plan: Plan, stream: str = "thinning"
+    ) -> tuple[sp.csr_matrix, Array]:
+        """Return the uniforms with which counts `(cells, genes)` of these cells are thinned, and added to."""
+        thinning = count_uniforms(self.seed, names.tolist(), counts, f"{stream}-{self.draw}")
+        return thinning, self._superposition(names, plan)
+
     def _superposition(self, names: np.ndarray, plan: Plan) -> Array:
         """Return uniforms `(cells, genes)` with the gene-gene dependence of real cells of the wanted condition."""
         rows = plan.partners[cell_choice(self.seed, names.tolist(), plan.partner_probability, f"partner-{self.draw}")]
         panel = self.engine.reference.panel
         groups = np.column_stack([panel.condition, panel.context])[rows]
+        lenders = np.unique(groups, axis=0)
+        if len(lenders) == 1:
+            members, lent = self._lent_quantiles(*map(int, lenders[0]))
+            return lent[np.searchsorted(members, rows)]
         quantiles = np.empty((len(names), len(plan.theta)))
-        for condition, context in np.unique(groups, axis=0):
+        for condition, context in lenders:
             members, lent = self._lent_quantiles(int(condition), int(context))
             mine = np.flatnonzero((groups == (condition, context)).all(axis=1))
             quantiles[mine] = lent[np.searchsorted(members, rows[mine])]
@@ -358,5 +378,7 @@ def _n_bytes(value: Any) -> int:
 def whole(counts: sp.csr_matrix) -> sp.csr_matrix:
     """Return counts rounded to whole numbers: thinning and superposition know no others (see `allow_non_integer`)."""
     rounded = counts.copy()
+    rounded.sum_duplicates()
     rounded.data = np.rint(rounded.data)
+    rounded.eliminate_zeros()
     return rounded

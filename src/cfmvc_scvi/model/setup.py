@@ -121,7 +121,7 @@ class SetupMixin(ModelPart):
         perturbation_embeddings_key
             Key of `adata.uns` with a DataFrame of features, single perturbations in rows: what makes perturbations
             without cells predictable, which are named there like the others (see `pp.gene_embeddings`). A row of NaN
-            names a perturbation of which nothing is known: the prediction is then what all perturbations share.
+            names a perturbation of which nothing is known: the prediction is then what others lead to expect.
 
         Raises
         ------

@@ -19,8 +19,7 @@ from cfmvc_scvi.observe import (
     couple_counts,
     match_rates,
     relative_profile,
-    residual_dispersion,
-    share_of_differences,
+    split_dispersion,
 )
 
 __all__ = ["VirtualCells", "VirtualGroup"]
@@ -79,9 +78,9 @@ class VirtualCells:
     .. math:: x_{ig} \sim NB(l_i \, r_g K_{ig} / 10^4, \theta_g)
 
     with the depth l and the technical state of a random control cell of the context, K the decoded share of the gene
-    in the cell relative to the group's mean, as far as real cells differ as much, and gene rates r at which the cells meet the level of the condition. The
-    latent behind K grows out of a posterior draw of that control cell, or out of Gaussian noise, along the flow. Each
-    cell is a function of (seed, its name).
+    in the cell relative to the group's mean, as far as real cells differ as much, and gene rates r at which the cells
+    meet the level of the condition. The latent behind K grows out of a posterior draw of that control cell, or out of
+    Gaussian noise, along the flow. Each cell is a function of (seed, its name).
 
     Attributes
     ----------
@@ -138,13 +137,12 @@ class VirtualCells:
             names = np.array([f"reference {number}" for number in range(_N_REFERENCE)])
             drawn = self._drawn(names, group)
             mean_share = drawn.shares.mean(axis=0)
-            theta, most = observation.noise_of(group)[0], observation.heterogeneity
-            variation = self._profile(drawn.shares, mean_share, most).var(axis=0)
-            kept = share_of_differences(theta, variation, observation.config)
-            theta = residual_dispersion(theta, kept**2 * variation, observation.config)
-            profile = self._profile(drawn.shares, mean_share, most * kept)
+            variation = self._profile(drawn.shares, mean_share, observation.heterogeneity).var(axis=0)
+            kept, theta = split_dispersion(observation.noise_of(group)[0], variation, observation.config)
+            differences = observation.heterogeneity * kept
+            profile = self._profile(drawn.shares, mean_share, differences)
             rate = _matching_rates(goal, drawn.depth, theta, self._uniforms(names), profile, observation.config)
-            self._rates[group] = _Rates(rate, theta, mean_share, most * kept)
+            self._rates[group] = _Rates(rate, theta, mean_share, differences)
         return self._rates[group]
 
     def _profile(self, shares: Array, mean_share: Array, differences: float | Array) -> Array:
@@ -158,7 +156,7 @@ class VirtualCells:
 def _counts_around(rates: _Rates, depth: Array, uniforms: Array, profile: Array) -> sp.csr_matrix:
     """Return NB counts around the rates of a group, `(cells, genes)`."""
     rest, own, size, noise, profiles = _rest_of(depth, rates.theta, uniforms, profile)
-    return couple_counts(rest, own, np.append(rates.rate, 0.0), size, noise, noise, profiles)[:, :-1]
+    return couple_counts(rest, own, np.append(rates.rate, 0.0) * profiles[1], size, noise, noise)[:, :-1]
 
 
 def _matching_rates(

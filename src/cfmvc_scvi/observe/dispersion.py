@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["perturbed_dispersion", "residual_dispersion", "share_of_differences"]
+__all__ = ["perturbed_dispersion", "residual_dispersion", "split_dispersion"]
 
 from collections.abc import Sequence
 
@@ -111,14 +111,14 @@ def residual_dispersion(
     return 1 / np.maximum((1 / total - known) / (1 + known), 1 / settings.dispersion_bounds[1])
 
 
-def share_of_differences(
+def split_dispersion(
     theta: ArrayLike, heterogeneity_cv2: ArrayLike, config: ObservationConfig | None = None
-) -> Array:
-    """Share w of known differences between cells with which counts are no more dispersed than `theta` says.
+) -> tuple[Array, Array]:
+    """Share w of differences between cells that is kept so that counts vary as `theta` says, and the dispersion left.
 
-    Differences that a network makes between cells may be larger than those of real cells: where it was trained on few,
-    it tells them apart by the noise of their counts. With w = min(1, sqrt(c_0 / c)), where c_0 is the squared
-    coefficient of variation at which `residual_dispersion` is at its floor, the variance of a gene is that of real cells.
+    Differences that a network makes between cells may be larger than those of real cells: trained on few of them, it
+    tells cells apart by the noise of their counts. w = min(1, sqrt(c_0 / c)), where c_0 is the squared coefficient of
+    variation at which `residual_dispersion` reaches its floor; the dispersion left is that beside w^2 c.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def share_of_differences(
 
     Returns
     -------
-    w in [0, 1], (genes,).
+    w in [0, 1] and theta', (genes,) each.
 
     Raises
     ------
@@ -143,4 +143,6 @@ def share_of_differences(
     known = gene_vector("heterogeneity_cv2", heterogeneity_cv2, len(total))
     floor = 1 / settings.dispersion_bounds[1]
     most = np.maximum((1 / total - floor) / (1 + floor), 0.0)
-    return np.sqrt(np.minimum(most / np.maximum(known, np.finfo(float).tiny), 1.0))
+    kept = np.minimum(known, most)
+    share = np.sqrt(np.divide(kept, known, out=np.ones_like(known), where=known > 0))
+    return share, residual_dispersion(total, kept, settings)

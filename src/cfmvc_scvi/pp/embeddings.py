@@ -54,7 +54,7 @@ def gene_embeddings(
     Returns
     -------
     DataFrame (genes, components). A gene that was not measured, or does not vary, has a row of NaN: it can be asked
-    for, and is predicted to do what all perturbations share.
+    for, and is predicted to do what others lead to expect.
 
     Raises
     ------

@@ -42,7 +42,7 @@ def gene_set_embeddings(
     Returns
     -------
     DataFrame (genes, components), for `adata.uns` and ``perturbation_embeddings_key`` of `CFMVC.setup_anndata`. A gene
-    that is in no set has a row of NaN: it is predicted to do what all perturbations share.
+    that is in no set has a row of NaN: it is predicted to do what others lead to expect.
 
     Raises
     ------

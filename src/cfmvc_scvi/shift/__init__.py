@@ -14,7 +14,7 @@ from cfmvc_scvi.shift.interaction import InteractionFit, fit_interactions, inter
 from cfmvc_scvi.shift.links import DepthCurve
 from cfmvc_scvi.shift.niche import NicheResponse, fit_niche_response, niche_field
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
-from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, own_gene_fold, shared_shift
+from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, expected_weights, own_gene_fold, shared_shift
 from cfmvc_scvi.shift.similarity import (
     context_kernel,
     kernel,
@@ -49,6 +49,7 @@ __all__ = [
     "context_weights",
     "effect_goal",
     "expected_noise",
+    "expected_weights",
     "fit_hill",
     "fit_interactions",
     "fit_niche_response",

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from cfmvc_scvi.config import FeatureConfig
 from cfmvc_scvi.errors import DataError, NonFiniteError
-from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, shared_shift
+from cfmvc_scvi.shift.shared import calibrated_factor, expected_weights
 
 Array = NDArray[np.float64]
 
@@ -101,7 +101,7 @@ class FeatureRegression:
 
         effect_p = c + f_p,   f ~ N(0, s^2 (h K + (1 - h) I)),   K_pq = exp(-|x_p - x_q|^2 / 2 l^2)
 
-    with c the shrunken geometric median of all (`shared_shift`), and a mixture over the scale s, the share h of what
+    with c what is expected of any (`expected_weights`), and a mixture over the scale s, the share h of what
     features explain, the length l, and features as they are or with columns of unit variance; weights by EM over all
     columns. Perturbations without features have the prior of h = 0. What the mixture adds to c is multiplied by
     `calibrated_factor`, the mixture's closed-form leave-one-out predictions against the effects: features that say
@@ -157,9 +157,9 @@ class FeatureRegression:
             raise NonFiniteError(f"The features of {partly.sum()} perturbations are finite only in part; fill them in.")
 
     @cached_property
-    def shared(self) -> SharedShift:
-        """What the seen perturbations have in common."""
-        return shared_shift(self.effects)
+    def expected(self) -> Array:
+        """What each seen perturbation lends to one of which nothing is known (seen,)."""
+        return expected_weights(self.effects, self.noise.mean(axis=1))
 
     @cached_property
     def factor(self) -> float:
@@ -232,10 +232,10 @@ class FeatureRegression:
                 signal += importance.sum()
         factor = self.factor if np.isfinite(features).all() else 0.0
         lent *= factor / signal if signal > 0 else 0.0
-        shared = self.shared.weights
+        expected = self.expected
         # what the mixture is sure of counts in full only as far as the features have proved themselves
-        variance = left + square - mean**2 + (1 - factor**2) * mean**2 + shared**2 @ self.noise
-        return UnseenEffect(self.common + factor * mean, np.sqrt(variance), shared * (1 - lent.sum()) + lent)
+        variance = left + square - mean**2 + (1 - factor**2) * mean**2 + expected**2 @ self.noise
+        return UnseenEffect(self.common + factor * mean, np.sqrt(variance), expected * (1 - lent.sum()) + lent)
 
     @property
     def _has(self) -> NDArray[np.bool_]:
@@ -244,7 +244,7 @@ class FeatureRegression:
     @cached_property
     def common(self) -> Array:
         """Effect that a further perturbation is expected to have whatever its features (columns,)."""
-        return self.shared.weights @ self.effects
+        return self.expected @ self.effects
 
     @cached_property
     def _residual(self) -> Array:

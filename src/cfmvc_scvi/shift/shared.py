@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["SharedShift", "calibrated_factor", "own_gene_fold", "shared_shift"]
+__all__ = ["SharedShift", "calibrated_factor", "expected_weights", "own_gene_fold", "shared_shift"]
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import truncnorm
 
 from cfmvc_scvi.errors import DataError, NonFiniteError
 
@@ -16,6 +17,7 @@ Array = NDArray[np.float64]
 _LEAST = 3  # perturbations without which nothing can be said of how alike they are
 _ITERATIONS = 100
 _TOLERANCE = 1e-6
+_PARTS = 25  # in which perturbations are left out, one by one if there are no more
 
 
 @dataclass(frozen=True)
@@ -58,18 +60,63 @@ def shared_shift(shifts: Array) -> SharedShift:
     Weiszfeld's iteration on inner products: at most 100 steps of perturbations^2, after perturbations^2 x columns. When
     a perturbation is left out, the weights of the others keep their proportions.
     """
-    if shifts.ndim != 2:
-        raise DataError(f"shifts must be (perturbations, columns), got shape {shifts.shape}.")
-    bad = int((~np.isfinite(shifts)).any(axis=1).sum())
-    if bad:
-        raise NonFiniteError(f"The shifts of {bad} perturbations are not finite; leave out groups without cells.")
-    if len(shifts) < _LEAST:
-        return SharedShift(np.zeros(len(shifts)), 0.0)
-    weights = _median_weights(shifts)
-    centre, rest = weights @ shifts, 1 - weights[:, None]
-    without = (centre - weights[:, None] * shifts) / np.maximum(rest, np.finfo(float).eps)
-    factor = calibrated_factor(without, shifts, weights)
-    return SharedShift(factor * weights, factor)
+    return _shared(_products(shifts))
+
+
+def expected_weights(shifts: Array, noise: Array) -> Array:
+    r"""Weights of the shifts whose sum is to be expected of a perturbation of which nothing is known.
+
+    Most perturbations do little but what all share, a few are strong, and these are often alike. With m the geometric
+    median and v the first right singular vector of :math:`\Delta_p - m`, each divided by its noise, the sum is
+
+    .. math:: \phi \left(m + \lambda\, v \, \frac{\sum_p r_p\, v \cdot (\Delta_p - m)}{\sum_p r_p}\right), \quad
+        r_p = \sqrt{\left(1 - n_p / |\Delta_p|^2\right)_+}
+
+    where r is the share of a shift's length that its noise n does not explain: what a perturbation without effect does
+    along v is chance. The plain mean of all has r, :math:`\lambda` and :math:`\phi` = 1, and the noise of all other
+    directions. The factors are posterior means, all of [0, 1] as likely before, of those of least squares (with weights
+    r for :math:`\lambda`) over perturbations left out of m, v and the mean: the evidence rests on the few strong ones,
+    and is as uncertain as they are few.
+
+    Parameters
+    ----------
+    shifts
+        Shift of each perturbation (perturbations, columns).
+    noise
+        Sampling variance of each, its mean over columns (perturbations,), positive.
+
+    Returns
+    -------
+    (perturbations,), of either sign, not summing to one; zeros with fewer than three perturbations.
+
+    Raises
+    ------
+    DataError, NonFiniteError
+        As of `shared_shift`, or if there is not one positive noise of each perturbation.
+
+    Notes
+    -----
+    Each perturbation is left out, or one of 25 interleaved parts at a time where there are more. Cost: perturbations^2
+    x columns, and at most 26 eigendecompositions. Deterministic.
+    """
+    products, n = _products(shifts), len(shifts)
+    if noise.shape != (n,) or not (np.isfinite(noise) & (noise > 0)).all():
+        raise DataError(f"noise must be a positive number for each of {n} shifts, got shape {noise.shape}.")
+    if n < _LEAST:
+        return np.zeros(n)
+    total = noise * shifts.shape[1]
+    # products of what is left out with median and axis (n, 2), and of these two with each other (n, 2, 2)
+    along, length = np.zeros((n, 2)), np.zeros((n, 2, 2))
+    for part in range(min(n, _PARTS)):
+        out = np.arange(part, n, _PARTS)
+        kept = np.setdiff1d(np.arange(n), out)
+        inner = products[np.ix_(kept, kept)]
+        parts = _median_and_axis(inner, total[kept])
+        along[out], length[out] = products[np.ix_(out, kept)] @ parts.T, parts @ inner @ parts.T
+    real = _real_share(products, total)
+    mix = np.array([1.0, _factor_within(real * (along - length[:, 0])[:, 1], real * length[:, 1, 1])])
+    factor = _factor_within(along @ mix, mix @ length @ mix)
+    return np.asarray(factor * mix @ _median_and_axis(products, total))
 
 
 def calibrated_factor(predicted: Array, observed: Array, weights: Array | None = None) -> float:
@@ -91,8 +138,11 @@ def calibrated_factor(predicted: Array, observed: Array, weights: Array | None =
     The factor; 0 with fewer than three perturbations that have a prediction.
     """
     weights = np.ones(len(predicted)) if weights is None else weights
-    along = weights * (predicted * observed).sum(axis=1)
-    length = weights * (predicted**2).sum(axis=1)
+    return _calibrated(weights * (predicted * observed).sum(axis=1), weights * (predicted**2).sum(axis=1))
+
+
+def _calibrated(along: Array, length: Array) -> float:
+    """`calibrated_factor` of the products of predictions with what was observed, and with themselves."""
     n = np.count_nonzero(length)
     if n < _LEAST or not length.sum() > 0:
         return 0.0
@@ -103,10 +153,59 @@ def calibrated_factor(predicted: Array, observed: Array, weights: Array | None =
     return float(min(factor, 1.0) * max(0.0, 1 - variance / factor**2))
 
 
-def _median_weights(shifts: Array) -> Array:
-    """Weights (perturbations,) of the geometric median, summing to one."""
-    weights = np.full(len(shifts), 1 / len(shifts))
-    products = shifts @ shifts.T
+def _products(shifts: Array) -> Array:
+    """Inner products of all shifts, (perturbations, perturbations), of which all else is computed."""
+    if shifts.ndim != 2:
+        raise DataError(f"shifts must be (perturbations, columns), got shape {shifts.shape}.")
+    bad = int((~np.isfinite(shifts)).any(axis=1).sum())
+    if bad:
+        raise NonFiniteError(f"The shifts of {bad} perturbations are not finite; leave out groups without cells.")
+    return np.asarray(shifts @ shifts.T)
+
+
+def _shared(products: Array) -> SharedShift:
+    """`shared_shift` of shifts with these inner products."""
+    if len(products) < _LEAST:
+        return SharedShift(np.zeros(len(products)), 0.0)
+    weights = _median_weights(products)
+    squared, centre = np.diag(products), products @ weights
+    rest = np.maximum(1 - weights, np.finfo(float).eps)
+    along = (centre - weights * squared) / rest
+    length = np.maximum(weights @ centre - 2 * weights * centre + weights**2 * squared, 0.0) / rest**2
+    factor = _calibrated(weights * along, weights * length)
+    return SharedShift(factor * weights, factor)
+
+
+def _real_share(products: Array, noise: Array) -> Array:
+    """Share of the length of each shift that is no noise (perturbations,); `noise` is that of the squared lengths."""
+    return np.sqrt(1 - noise / np.maximum(np.diag(products), noise))
+
+
+def _median_and_axis(products: Array, noise: Array) -> Array:
+    """Weights (2, perturbations) of the geometric median, and of the mean of what is apart from it along its axis."""
+    median = _median_weights(products)
+    apart = np.eye(len(products)) - median  # rows: shift less the median
+    scale, real = np.sqrt(noise), _real_share(products, noise)
+    vector = np.linalg.eigh(apart @ products @ apart.T / np.outer(scale, scale))[1][:, -1]
+    mean = (real * scale) @ vector / real.sum() if real.any() else 0.0
+    return np.stack([median, mean * (vector / scale) @ apart])
+
+
+def _factor_within(along: Array, length: Array) -> float:
+    """Posterior mean of a least-squares factor, uniform in [0, 1] before, its error normal with that over rows."""
+    total, n = length.sum(), len(length)
+    if not total > 0:
+        return 0.0
+    factor = along.sum() / total
+    error = np.sqrt(((along - factor * length) ** 2).sum() * n / (n - 1)) / total
+    if not error > 0:
+        return float(np.clip(factor, 0.0, 1.0))
+    return float(truncnorm.mean(-factor / error, (1 - factor) / error, factor, error))
+
+
+def _median_weights(products: Array) -> Array:
+    """Weights (perturbations,) of the geometric median of shifts with these inner products, summing to one."""
+    weights = np.full(len(products), 1 / len(products))
     squared = np.diag(products)
     least = _TOLERANCE * np.sqrt(squared.max())
     for _ in range(_ITERATIONS if least > 0 else 0):
