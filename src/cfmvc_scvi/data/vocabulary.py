@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Vocabulary", "condition_table"]
 
 
+_MOST_BYTES = 2**24  # of a design that are written out at a time
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Perturbations of a data set and the written form of their combinations.
@@ -283,7 +286,12 @@ def condition_table(design: NDArray[np.floating]) -> tuple[NDArray[np.floating],
     n_perturbations = design.shape[1]
     # numpy.unique over rows takes minutes where a dictionary takes seconds
     found = {np.zeros(n_perturbations, dtype=design.dtype).tobytes(): 0}
-    codes = np.fromiter((found.setdefault(row.tobytes(), len(found)) for row in design), np.intp, count=len(design))
+    codes = np.zeros(len(design), dtype=np.intp)
+    step = max(1, _MOST_BYTES // max(1, design[:1].nbytes))
+    for first in range(0, len(design) if n_perturbations else 0, step):
+        block = np.ascontiguousarray(design[first : first + step])
+        texts = block.view(np.dtype((np.void, block[:1].nbytes))).ravel().tolist()
+        codes[first : first + step] = [found.setdefault(text, len(found)) for text in texts]
     rows = np.frombuffer(b"".join(found), dtype=design.dtype).reshape(len(found), n_perturbations)
     order = np.lexsort(rows.T) if n_perturbations else np.arange(1)
     rank = np.empty_like(order)
