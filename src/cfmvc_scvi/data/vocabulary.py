@@ -290,7 +290,7 @@ def condition_table(design: NDArray[np.floating]) -> tuple[NDArray[np.floating],
     step = max(1, _MOST_BYTES // max(1, design[:1].nbytes))
     for first in range(0, len(design) if n_perturbations else 0, step):
         block = np.ascontiguousarray(design[first : first + step])
-        texts = block.view(np.dtype((np.void, block[:1].nbytes))).ravel().tolist()
+        texts: list[Any] = block.view(np.dtype((np.void, block[:1].nbytes))).ravel().tolist()
         codes[first : first + step] = [found.setdefault(text, len(found)) for text in texts]
     rows = np.frombuffer(b"".join(found), dtype=design.dtype).reshape(len(found), n_perturbations)
     order = np.lexsort(rows.T) if n_perturbations else np.arange(1)
