@@ -176,6 +176,7 @@ class SetupMixin(ModelPart):
         perturbation_key: str | None = None,
         control_category: str = "control",
         dose_key: str | None = None,
+        spatial_key: str | None = None,
         sample_key: str | None = None,
         size_factor_key: str | None = None,
         categorical_covariate_keys: Sequence[str] | None = None,
@@ -198,12 +199,14 @@ class SetupMixin(ModelPart):
         %(param_labels_key)s
         perturbation_key, control_category, dose_key, sample_key
             As in `setup_anndata`.
+        spatial_key
+            Key of `mdata.obsm` with coordinates, or of `obsm` of the RNA modality if `modalities` says so.
         %(param_size_factor_key)s
         %(param_cat_cov_keys)s
         %(param_cont_cov_keys)s
         %(param_modalities)s
             ``rna_layer`` names the modality of the counts; the key of any other argument names that of its column,
-            which otherwise is a column of `mdata.obs`.
+            which otherwise is a column of `mdata.obs` (or, for ``spatial_key``, a key of `mdata.obsm`).
         allow_non_integer
             Accept counts that are not integers.
         perturbation_embeddings_key
@@ -224,6 +227,13 @@ class SetupMixin(ModelPart):
         is_query = kwargs.get("source_registry") is not None
         check_names(rna)
         _check_aligned(mdata, rna, where.rna_layer)
+        if spatial_key is not None:
+            if where.spatial_key not in (None, where.rna_layer):
+                raise DataError(
+                    f"Coordinates cannot be those of modality {where.spatial_key!r}; put them into obsm of the data, "
+                    f"or of modality {where.rna_layer!r}."
+                )
+            check_obsm(mdata if where.spatial_key is None else rna, spatial_key)
         if not is_query:
             columns = [
                 (mdata if modality is None else mdata.mod[modality], key)
@@ -260,6 +270,8 @@ class SetupMixin(ModelPart):
                 REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys, mod_key=where.continuous_covariate_keys
             ),
         ]
+        if spatial_key is not None:
+            mudata_fields.append(fields.MuDataObsmField(keys.SPATIAL_KEY, spatial_key, mod_key=where.spatial_key))
         manager = AnnDataManager(fields=mudata_fields, setup_method_args=setup_method_args)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
