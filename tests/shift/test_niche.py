@@ -30,7 +30,7 @@ def test_gain_and_direction(gain: float, noise: float, tissue: tuple, rng: np.ra
         level = 3 * rng.standard_normal((3, 5))[groups]  # of the groups, which is none of the neighbours' doing
         state = level + field * direction + noise * rng.standard_normal((900, 5)) + 4.0 * held[:, None]
         found = fit_niche_response(state, held, ~held, pool, groups, place, np.zeros(900), rng)
-        assert found.p_value <= 0.05
+        assert found.found and found.p_value <= 0.02
         reach = niche_field(held, pool, np.array([found.gain]), 100)
         error = np.linalg.norm((reach * found.direction - field * direction)[~held])
         gains.append(found.gain)
@@ -72,7 +72,7 @@ def test_a_response_to_distance_keeps_its_length(
     length: float, tissue: tuple, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What falls off with the distance, not from neighbour to neighbour (of radius 2.2)."""
-    monkeypatch.setattr("cfmvc_scvi.shift.niche._N_MOVES", 19)  # for speed
+    monkeypatch.setattr("cfmvc_scvi.shift.niche._N_MOVES", 49)  # for speed
     place, pool, held = tissue
     far = cKDTree(place[held]).query(place)[0]
     region = np.linalg.norm(place - 15, axis=1) < 4

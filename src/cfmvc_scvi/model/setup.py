@@ -119,9 +119,12 @@ class SetupMixin(ModelPart):
         allow_non_integer
             Accept counts that are not integers (corrected for ambient RNA, say).
         perturbation_embeddings_key
-            Key of `adata.uns` with a DataFrame of features, single perturbations in rows: what makes perturbations
-            without cells predictable, which are named there like the others (see `pp.gene_embeddings`). A row of NaN
-            names a perturbation of which nothing is known: the prediction is then what others lead to expect.
+            Key of features of single perturbations: what makes perturbations without cells predictable, which are named
+            there like the others (see `pp.gene_embeddings`). In `adata.uns`, a DataFrame with perturbations in rows or
+            a mapping of each to its features, where NaN alone names a perturbation of which nothing is known: the
+            prediction is then what others lead to expect. Or in `adata.varm`, features of the genes that perturbations
+            are named after: every gene with features can then be asked for, and takes a column of the design (cells x
+            perturbations), so make the rows NaN of those that nobody will ask for.
 
         Raises
         ------
@@ -210,7 +213,7 @@ class SetupMixin(ModelPart):
         allow_non_integer
             Accept counts that are not integers.
         perturbation_embeddings_key
-            As in `setup_anndata`; a key of `uns` of the data that hold the perturbation column.
+            As in `setup_anndata`; a key of `uns` or `varm` of the data that hold the perturbation column.
 
         Raises
         ------

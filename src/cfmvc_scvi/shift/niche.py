@@ -25,7 +25,7 @@ _LENGTHS = np.geomspace(0.25, 16, 61)  # in the median distance of neighbours
 _TESTED_LENGTHS = np.geomspace(0.5, 8, 5)
 _N_ROUNDS = 100
 _N_MOVES = 59
-_CHANCE = 0.05
+_CHANCE = 0.02
 _FEW = 8
 _DEGREE = 5  # of the trend over a slice, where cells are enough
 _CELLS_PER_TERM = 20  # of a group, with fewer of which it has no trend of its own
@@ -148,7 +148,7 @@ def fit_niche_response(
     a slice has fewer than twenty cells a term, and of each group its own where that has as many: regions differ, cell
     type by cell type. The law, and its gain g or length l, are those that explain most beyond what they do on average
     where the pattern of perturbed cells is moved elsewhere: mirrored and moved at random within their slices, round the
-    edges. All is zero unless that is more than in 95 % of these places. Neighbouring cells are alike in every tissue,
+    edges. All is zero unless that is more than in 98 % of these places. Neighbouring cells are alike in every tissue,
     and the more so the longer the reach; a pattern that is moved meets as much of that, which cells permuted one by one
     would not.
 
