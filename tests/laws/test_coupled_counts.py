@@ -45,7 +45,7 @@ def test_cells_whose_own_rates_stay_keep_their_counts_whatever_the_others_do():
     after[::2] = before[::2] * own / np.where(target > 0, target, 1.0)
     before[::2], after[::2] = before[::2] * (target > 0), after[::2] * (target > 0)
     still = own * before == target * after
-    result = couple_counts(counts, own, target, theta, thin, add, (before, after)).toarray()
+    result = couple_counts(counts, own * before, target * after, theta, thin, add).toarray()
     np.testing.assert_array_equal(result[still], counts.toarray()[still])
     assert still[::2].mean() > 0.5 and (result != counts.toarray()).any()
 
@@ -86,9 +86,10 @@ def test_superposition_adds_a_negative_binomial_of_the_missing_mean(own, target,
 def test_counts_are_monotone_in_the_target_rate(seed, low, step, with_profiles):
     counts, own, _, theta, thin, add = problem(seed % 7)
     rng = np.random.default_rng(seed)
-    profiles = tuple(rng.gamma(2, 0.5, (2, N_CELLS, N_GENES))) if with_profiles else None
+    before, after = rng.gamma(2, 0.5, (2, N_CELLS, N_GENES)) if with_profiles else (1.0, 1.0)
     less, more = (
-        couple_counts(counts, own, own * ratio, theta, thin, add, profiles).toarray() for ratio in (low, low + step)
+        couple_counts(counts, own * before, own * ratio * after, theta, thin, add).toarray()
+        for ratio in (low, low + step)
     )
     assert (less <= more).all()
     if low + step <= 1 and not with_profiles:

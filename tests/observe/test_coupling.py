@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.observe import cell_uniforms, couple_counts, expected_rate, mean_rate, relative_profile
+from cfmvc_scvi.observe import cell_rates, cell_uniforms, couple_counts, expected_rate, mean_rate, relative_profile
 
 
 def uniforms(shape, stream="a"):
@@ -38,15 +38,12 @@ def test_the_callers_counts_are_not_touched():
     np.testing.assert_array_equal(counts.indices, before.indices)
 
 
-def test_profiles_scale_the_rates_of_each_cell():
+def test_each_cell_may_have_rates_of_its_own():
     counts = sp.csr_matrix(np.full((2000, 2), 500))
-    before = np.ones((2000, 2))
-    after = np.ones((2000, 2))
-    after[1000:] = [0.2, 3.0]
-    shape = counts.shape
-    result = couple_counts(
-        counts, [5000, 5000], [2500, 5000], [9.0, 9.0], uniforms(shape), uniforms(shape, "b"), (before, after)
-    ).toarray()
+    target = np.tile([2500.0, 5000.0], (2000, 1))
+    target[1000:] *= [0.2, 3.0]
+    noise = uniforms(counts.shape), uniforms(counts.shape, "b")
+    result = couple_counts(counts, [5000, 5000], target, [9.0, 9.0], *noise).toarray()
     np.testing.assert_allclose(result[:1000].mean(axis=0), [250, 500], rtol=0.02)
     np.testing.assert_allclose(result[1000:].mean(axis=0), [50, 1500], rtol=0.03)
     assert (result[:1000, 1] == 500).all()
@@ -91,6 +88,24 @@ def test_relative_profile_is_one_without_weight_and_has_mean_one_with_it():
     assert relative_profile(rate * 100, rate.mean(axis=0), 1.0, 10.0).max() == 10.0
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.7, 1.0])
+def test_cell_rates_are_the_rate_times_the_relative_profile(weight):
+    share, rate = np.random.default_rng(0).gamma(1, 2, (500, 4)), np.array([3.0, 0.0, 5.0, 7.0])
+    share[:, 3] = 0
+    mean = share.mean(axis=0)
+    expected = rate * relative_profile(share, mean, weight, 3.0)
+    np.testing.assert_allclose(cell_rates(share, mean, rate, weight, 3.0), expected, rtol=1e-12)
+
+
+def test_uniforms_for_thinning_are_needed_at_counts_only():
+    counts = sp.csr_matrix(np.random.default_rng(0).poisson(0.7, (40, 9)))
+    own, thin, add = mean_rate(counts), uniforms(counts.shape), uniforms(counts.shape, "b")
+    arguments = own, own * np.linspace(0, 2, 9), np.ones(9)
+    at_counts = sp.csr_matrix(counts.astype(bool).multiply(thin))
+    full = couple_counts(counts, *arguments, thin, add)
+    np.testing.assert_array_equal(couple_counts(counts, *arguments, at_counts, add).toarray(), full.toarray())
+
+
 def bad(**changes):
     arguments = {
         "counts": sp.csr_matrix(np.eye(3)),
@@ -118,8 +133,11 @@ def bad(**changes):
         ({"theta": [1, 0, 1]}, "theta must be finite and > 0"),
         ({"thinning_uniforms": np.full((3, 3), 1.0)}, r"thinning_uniforms must lie inside \(0, 1\); 9 of 9"),
         ({"superposition_uniforms": np.full((2, 3), 0.5)}, "superposition_uniforms has shape"),
-        ({"profiles": (np.ones((3, 3)), np.full((3, 3), -1.0))}, "profile after must be finite and >= 0; 9 of 9"),
-        ({"profiles": (np.full((3, 3), np.nan), np.ones((3, 3)))}, "profile before must be finite"),
+        ({"target_rate": np.full((3, 3), -1.0)}, "target_rate must be finite and >= 0; 9 of 9"),
+        ({"own_rate": np.full((3, 3), np.nan)}, "own_rate must be finite"),
+        ({"own_rate": np.ones((2, 3))}, r"own_rate has shape \(2, 3\), expected \(3, 3\)"),
+        ({"thinning_uniforms": sp.csr_matrix(np.full((3, 3), 0.5))}, "values where the counts are not zero"),
+        ({"thinning_uniforms": sp.csr_matrix(np.eye(3))}, r"inside \(0, 1\); 3 of 3"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(changes, message):

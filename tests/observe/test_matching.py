@@ -20,13 +20,14 @@ def reference(n_cells=120, n_genes=80, seed=0, depth=2000):
     return counts, mean_rate(counts), theta, *(cell_uniforms(seed, names, n_genes, kind) for kind in ("thin", "add"))
 
 
-def within_reach(arguments, seed=0, sd=0.8, profiles=None):
+def within_reach(arguments, seed=0, sd=0.8, profiles=(1.0, 1.0)):
     """A goal that rates of the right total reach: means of the counts coupled at such rates; and those rates."""
     counts, own, theta, thin, add = arguments
     rng = np.random.default_rng(seed)
     target = own * np.exp(rng.normal(0, sd, len(own)) * (rng.random(len(own)) < 0.6))
     target *= own.sum() / target.sum()
-    return mean_log1p(couple_counts(counts, own, target, theta, thin, add, profiles)), target
+    before, after = profiles
+    return mean_log1p(couple_counts(counts, own * before, target * after, theta, thin, add)), target
 
 
 def mean_log1p(counts):
@@ -47,9 +48,10 @@ def test_means_of_the_coupled_counts_reach_the_goal(seed, n_genes, with_profiles
     counts, own, theta, thin, add = arguments = reference(n_genes=n_genes, seed=seed)
     rng = np.random.default_rng(seed)
     profiles = tuple(rng.gamma(6, 1 / 6, (2, *counts.shape))) if with_profiles else None
-    goal, _ = within_reach(arguments, seed, profiles=profiles)
+    before, after = profiles or (1.0, 1.0)
+    goal, _ = within_reach(arguments, seed, profiles=(before, after))
     matched = match_rates(counts, goal, own, theta, thin, add, profiles)
-    coupled = couple_counts(counts, own, matched.rate, theta, thin, add, profiles)
+    coupled = couple_counts(counts, own * before, matched.rate * after, theta, thin, add)
     np.testing.assert_allclose(matched.achieved, mean_log1p(coupled), atol=1e-12)
     assert matched.converged.all()
     error = np.abs(matched.achieved - goal)

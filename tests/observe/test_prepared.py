@@ -27,11 +27,12 @@ def cells():
 @pytest.mark.parametrize("with_profiles", [True, False])
 def test_prepared_cells_give_the_counts_of_couple_counts_for_any_genes_and_rates(cells, with_profiles):
     counts, own, theta, noise, profiles = cells
-    relative = profiles if with_profiles else None
-    prepared = PreparedCells(counts, own, theta, *noise, relative)
+    before, after = profiles if with_profiles else (1.0, 1.0)
+    at_counts = noise[0][counts.indices, np.repeat(np.arange(6), np.diff(counts.indptr))]
+    prepared = PreparedCells(counts, own, theta, at_counts, noise[1], profiles if with_profiles else None)
     for factor in (0.0, 0.3, 1.0, 1.5, 40.0):
         rate = own * factor + (factor > 1)
-        expected = couple_counts(counts.tocsr(), own, rate, theta, *noise, relative).toarray()
+        expected = couple_counts(counts.tocsr(), own * before, rate * after, theta, *noise).toarray()
         assert (expected != counts.toarray()).any() or (factor == 1 and not with_profiles)
         for genes in (np.arange(6), np.array([4, 1]), np.array([], dtype=int)):
             np.testing.assert_array_equal(prepared.at(genes, rate).toarray(), expected[:, genes].T)

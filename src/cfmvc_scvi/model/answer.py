@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,12 @@ def _registered_columns(model: Any, groups: Sequence[Group], rows: NDArray[np.in
 
 def installed_versions() -> dict[str, str]:
     """Return the versions of the packages that a prediction depends on."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {name: _version(name) for name in _PACKAGES}
+
+
+@cache
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)
 
 
 def check_target(adata: AnnData, var_names: Iterable[str]) -> None:

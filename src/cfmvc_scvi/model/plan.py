@@ -19,7 +19,9 @@ from cfmvc_scvi.model.shares import Shares
 from cfmvc_scvi.observe import (
     ResponseFilter,
     cell_choice,
+    cell_rates,
     cell_uniforms,
+    count_uniforms,
     couple_counts,
     expected_rate,
     fit_response_filter,
@@ -114,9 +116,9 @@ class Observation:
             block = cells.counts[rows]
             if own != wanted:
                 plan, names = self.plan(own, wanted), cells.names[rows]
-                profiles = self._profiles(plan, shares, rows)
-                noise = self._uniforms(names, "thinning"), self._superposition(names, plan)
-                block = couple_counts(whole(block), plan.own_rate, plan.rate, plan.theta, *noise, profiles)
+                block = whole(block)
+                noise = self._noise(names, block, plan)
+                block = couple_counts(block, *self._cell_rates(plan, shares, rows), plan.theta, *noise)
             blocks.append(block)
             order.append(rows)
         stacked = sp.vstack(blocks, format="csr")
@@ -139,10 +141,9 @@ class Observation:
             plan, part = Plan(rate, rate, *self.noise_of(group)), cells.take(rows)
             shares = (self.engine.networks.fractions(z[rows], part.inputs) for z in (before, after))
             ratio = np.minimum(1 / np.divide(*shares), self.config.largest_profile)
-            noise = self._uniforms(part.names, "niche"), self._superposition(part.names, plan)
-            result[rows] = couple_counts(
-                whole(counts[rows]), rate, rate, plan.theta, *noise, (np.ones_like(ratio), ratio)
-            )
+            block = whole(counts[rows])
+            noise = self._noise(part.names, block, plan, "niche")
+            result[rows] = couple_counts(block, rate, rate * ratio, plan.theta, *noise)
         return result.tocsr()
 
     def rate(self, cells: CellBatch, shares: Shares) -> Array:
@@ -262,10 +263,19 @@ class Observation:
             plan = replace(plan, mean_fractions=(shares.before.mean(axis=0), shares.after.mean(axis=0)))
             profiles = self._relative(plan, shares.before, shares.after)
             plan = replace(plan, theta=residual_dispersion(plan.theta, profiles[1].var(axis=0), self.config))
-        noise = self._uniforms(cells.names, "thinning"), self._superposition(cells.names, plan)
+        noise = self._noise(cells.names, counts, plan)
         goal = self.goal(cells, own, wanted)
         config = replace(self.config, match_depth_change=0.0) if same_depth else self.config
         return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config).rate)
+
+    def _cell_rates(self, plan: Plan, shares: Shares, rows: NDArray[np.int64]) -> tuple[Array, Array]:
+        """Return the rates of these cells in CP10k, before and after: `(genes,)` of all, or `(cells, genes)`."""
+        if plan.mean_fractions is None:
+            return plan.own_rate, plan.rate
+        settings = self.heterogeneity, self.config.largest_profile
+        means = plan.mean_fractions
+        before = cell_rates(shares.before[rows], means[0], plan.own_rate, *settings)
+        return before, cell_rates(shares.after[rows], means[1], plan.rate, *settings)
 
     def _profiles(self, plan: Plan, shares: Shares, rows: NDArray[np.int64]) -> tuple[Array, Array] | None:
         """Return the rates of these cells relative to their context's, before and after; None if all are alike."""
@@ -308,13 +318,24 @@ class Observation:
         n_genes = self.engine.reference.panel.counts.shape[1]
         return cell_uniforms(self.seed, names.tolist(), n_genes, f"{stream}-{self.draw}")
 
+    def _noise(
+        self, names: np.ndarray, counts: sp.csr_matrix, plan: Plan, stream: str = "thinning"
+    ) -> tuple[sp.csr_matrix, Array]:
+        """Return the uniforms with which counts `(cells, genes)` of these cells are thinned, and added to."""
+        thinning = count_uniforms(self.seed, names.tolist(), counts, f"{stream}-{self.draw}")
+        return thinning, self._superposition(names, plan)
+
     def _superposition(self, names: np.ndarray, plan: Plan) -> Array:
         """Return uniforms `(cells, genes)` with the gene-gene dependence of real cells of the wanted condition."""
         rows = plan.partners[cell_choice(self.seed, names.tolist(), plan.partner_probability, f"partner-{self.draw}")]
         panel = self.engine.reference.panel
         groups = np.column_stack([panel.condition, panel.context])[rows]
+        lenders = np.unique(groups, axis=0)
+        if len(lenders) == 1:
+            members, lent = self._lent_quantiles(*map(int, lenders[0]))
+            return lent[np.searchsorted(members, rows)]
         quantiles = np.empty((len(names), len(plan.theta)))
-        for condition, context in np.unique(groups, axis=0):
+        for condition, context in lenders:
             members, lent = self._lent_quantiles(int(condition), int(context))
             mine = np.flatnonzero((groups == (condition, context)).all(axis=1))
             quantiles[mine] = lent[np.searchsorted(members, rows[mine])]
@@ -343,5 +364,7 @@ def _n_bytes(value: Any) -> int:
 def whole(counts: sp.csr_matrix) -> sp.csr_matrix:
     """Return counts rounded to whole numbers: thinning and superposition know no others (see `allow_non_integer`)."""
     rounded = counts.copy()
+    rounded.sum_duplicates()
     rounded.data = np.rint(rounded.data)
+    rounded.eliminate_zeros()
     return rounded

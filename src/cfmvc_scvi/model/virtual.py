@@ -151,7 +151,7 @@ class VirtualCells:
 def _counts_around(rates: _Rates, depth: Array, uniforms: Array, profile: Array) -> sp.csr_matrix:
     """Return NB counts around the rates of a group, `(cells, genes)`."""
     rest, own, size, noise, profiles = _rest_of(depth, rates.theta, uniforms, profile)
-    return couple_counts(rest, own, np.append(rates.rate, 0.0), size, noise, noise, profiles)[:, :-1]
+    return couple_counts(rest, own, np.append(rates.rate, 0.0) * profiles[1], size, noise, noise)[:, :-1]
 
 
 def _matching_rates(

@@ -206,11 +206,11 @@ class CFMVCModule(VAE):
             inputs.append(self.compute_embedding(REGISTRY_KEYS.BATCH_KEY, batch))
         else:
             categories.insert(0, batch)
-        log_depth = torch.zeros(z.shape[0], 1, device=z.device)  # which the shares do not depend on
         with torch.autocast(device_type=z.device.type, enabled=False):
-            label = tensors[REGISTRY_KEYS.LABELS_KEY]
-            scale = self.decoder(self.dispersion, torch.cat(inputs, dim=-1), log_depth, *categories, label)[0]
-        return scale / scale.sum(dim=-1, keepdim=True)
+            hidden = self.decoder.px_decoder(torch.cat(inputs, dim=-1), *categories, tensors[REGISTRY_KEYS.LABELS_KEY])
+            scale = self.decoder.px_scale_decoder(hidden)  # not the decoder's rates, which cost as much again
+        is_share = isinstance(self.decoder.px_scale_decoder[-1], nn.Softmax)
+        return scale if is_share else scale / scale.sum(dim=-1, keepdim=True)
 
     def technical_posterior_mean(self, tensors: dict[str, Tensor]) -> Tensor:
         """Return the mean of the technical latent for the batch and depth in `tensors`, `(cells, n_technical)`."""

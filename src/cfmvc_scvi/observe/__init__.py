@@ -7,16 +7,18 @@ from cfmvc_scvi.observe.coupling import couple_counts, expected_rate
 from cfmvc_scvi.observe.curve import expected_log1p_curve, rates_of_expected_log1p
 from cfmvc_scvi.observe.dispersion import perturbed_dispersion, residual_dispersion
 from cfmvc_scvi.observe.matching import RateMatch, match_rates
-from cfmvc_scvi.observe.profile import relative_profile
+from cfmvc_scvi.observe.profile import cell_rates, relative_profile
 from cfmvc_scvi.observe.quantiles import partner_uniforms, randomised_quantiles
 from cfmvc_scvi.observe.response import ResponseFilter, fit_response_filter, redrawn_counts
-from cfmvc_scvi.observe.uniforms import cell_choice, cell_uniforms
+from cfmvc_scvi.observe.uniforms import cell_choice, cell_uniforms, count_uniforms
 
 __all__ = [
     "RateMatch",
     "ResponseFilter",
     "cell_choice",
+    "cell_rates",
     "cell_uniforms",
+    "count_uniforms",
     "couple_counts",
     "expected_log1p_curve",
     "expected_rate",

@@ -11,6 +11,7 @@ __all__ = [
     "gene_vector",
     "mean_rate",
     "uniform_matrix",
+    "uniforms_at",
 ]
 
 from typing import Any
@@ -93,8 +94,26 @@ def cell_gene_matrix(name: str, values: ArrayLike, shape: tuple[int, int]) -> Ar
 
 def uniform_matrix(name: str, values: ArrayLike, shape: tuple[int, int]) -> Array:
     """Check uniforms (cells, genes) inside the open interval (0, 1)."""
-    matrix = cell_gene_matrix(name, values, shape)
-    if matrix.size and not (matrix.min() > 0 and matrix.max() < 1):
-        n_wrong = np.count_nonzero((matrix <= 0) | (matrix >= 1))
-        raise DataError(f"{name} must lie inside (0, 1); {n_wrong} of {matrix.size} do not. Use cell_uniforms.")
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.shape != shape:
+        raise DataError(f"{name} has shape {matrix.shape}, expected {shape}: (cells, genes) of the counts.")
+    _require_inside(name, matrix)
     return matrix
+
+
+def uniforms_at(name: str, values: Any, counts: sp.csr_matrix) -> Array:
+    """Return the uniforms, (cells, genes) or sparse, at the stored counts, in their order; checked."""
+    if not sp.issparse(values):
+        matrix = uniform_matrix(name, values, counts.shape)
+        return matrix[np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr)), counts.indices]
+    same = values.shape == counts.shape and values.format == "csr" and values.nnz == counts.nnz
+    if not (same and (values.indptr == counts.indptr).all() and (values.indices == counts.indices).all()):
+        raise DataError(f"{name} is sparse; it must be CSR, with values where the counts are not zero, and only there.")
+    _require_inside(name, values.data)
+    return values.data
+
+
+def _require_inside(name: str, values: Array) -> None:
+    if values.size and not (values.min() > 0 and values.max() < 1):  # NaN fails both
+        n_wrong = np.count_nonzero(~((values > 0) & (values < 1)))
+        raise DataError(f"{name} must lie inside (0, 1); {n_wrong} of {values.size} do not. Use cell_uniforms.")

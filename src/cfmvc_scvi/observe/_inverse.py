@@ -17,8 +17,9 @@ from scipy import special
 
 from cfmvc_scvi.observe._counts import Array
 
-_TERMS = 64
-_SAFE = 1 - 1e-12  # more than rounding takes from 1 - n p
+_WIDTHS = (1, 1, 1, 1, 4, 8, 16, 32)  # terms that are summed before a look at which elements are done
+_TERMS = sum(_WIDTHS)
+_MARGIN = 1e-12  # more than rounding takes from n (1 - p)
 _LARGEST = 2.0**52  # no count beyond: whole numbers are exact in float64 up to here
 
 
@@ -33,29 +34,19 @@ def binomial_inverse(uniforms: Array, n: Array, p: Array) -> Array:
     uniforms, n, p
         Vectors of equal length: uniforms in (0, 1), whole numbers >= 0, probabilities in [0, 1].
     """
-    flip = p > 0.5
-    u = np.where(flip, 1 - uniforms, uniforms)
-    rare = np.where(flip, 1 - p, p)
-    k = np.zeros_like(n)
-    large = np.flatnonzero((n > _TERMS) & (rare > 0))
-    k[large] = _large_binomial(u[large], n[large], rare[large])
-
-    active = np.flatnonzero((u > _SAFE - n * rare) & (n <= _TERMS))  # P(0) >= 1 - n p: the others are zero
-    u, size, rare = u[active], n[active], rare[active]
-    pmf = np.exp(size * np.log1p(-rare))
-    active, (u, size, pmf, rare) = _kept(u > pmf, active, u, size, pmf, rare)
-    k[active] = 1
-    active, (u, size, pmf, rare) = _kept(size > 1, active, u, size, pmf, rare)
-    odds, cdf = rare / (1 - rare), pmf
-    for term in range(1, _TERMS + 1):
-        if not active.size:
-            break
-        k[active] = term
-        pmf = pmf * odds * (size - term + 1) / term
-        cdf = cdf + pmf
-        unfinished = (u > cdf) & (term < size)  # the sum ends at n, where rounding may leave it below u
-        active, (u, size, pmf, odds, cdf) = _kept(unfinished, active, u, size, pmf, odds, cdf)
-    return np.where(flip, n - k, k)
+    result = n.copy()
+    rare = 1 - p
+    some = np.flatnonzero((uniforms <= n * rare + _MARGIN) | (p <= 0.5))  # P(n) >= 1 - n (1 - p): the others stay n
+    u, size, p, rare = (values.take(some) for values in (uniforms, n, p, rare))
+    flip = (p > 0.5).astype(np.float64)  # arithmetic with 0 and 1: np.where is slow where they mix
+    u, rare = np.abs(flip - u), np.minimum(p, rare)
+    k, beyond = _summed(u, np.exp(size * np.log1p(-rare)), -rare / (1 - rare), -size)
+    large = beyond[size[beyond] > _TERMS]
+    k[beyond] = size[beyond]  # the sum ends at n, where rounding may leave it below u
+    k[large] = _large_binomial(u[large], size[large], rare[large])
+    k = np.minimum(k, size)
+    result[some] = np.abs(flip * size - k)
+    return result
 
 
 def negative_binomial_inverse(uniforms: Array, mean: Array, theta: Array) -> Array:
@@ -66,26 +57,48 @@ def negative_binomial_inverse(uniforms: Array, mean: Array, theta: Array) -> Arr
     uniforms, mean, theta
         Vectors of equal length: uniforms in (0, 1), numbers >= 0, numbers > 0.
     """
-    k = np.zeros_like(mean)
-    pmf = np.exp(-theta * np.log1p(mean / theta))
-    active, (u, size, pmf, m) = _kept(uniforms > pmf, np.arange(len(k)), uniforms, theta, pmf, mean)
-    ratio, cdf = m / (m + size), pmf
-    for term in range(1, _TERMS + 1):
-        if not active.size:
-            return k
-        k[active] = term
-        pmf = pmf * ratio * (size + term - 1) / term
-        cdf = cdf + pmf
-        unfinished = u > cdf
-        active, (u, size, pmf, ratio, cdf) = _kept(unfinished, active, u, size, pmf, ratio, cdf)
-    k[active] = _large_negative_binomial(u, mean[active], size)
+    k, rest = _summed(uniforms, np.exp(-theta * np.log1p(mean / theta)), mean / (mean + theta), theta)
+    if rest.size:
+        k[rest] = _large_negative_binomial(uniforms[rest], mean[rest], theta[rest])
     return k
 
 
-def _kept(which: NDArray[np.bool_], active: NDArray[np.intp], *values: Array) -> tuple[NDArray[np.intp], list[Array]]:
-    """These of the elements and of their values."""
-    rows = np.flatnonzero(which)
-    return active.take(rows), [value.take(rows) for value in values]
+def _summed(u: Array, pmf: Array, ratio: Array, size: Array) -> tuple[Array, NDArray[np.intp]]:
+    """Smallest k with p_0 + .. + p_k >= u, elementwise, where p_k = p_{k-1} ratio (size + k - 1) / k, or zero below.
+
+    Parameters
+    ----------
+    u, pmf, ratio, size
+        Vectors of equal length; `pmf` is p_0.
+
+    Returns
+    -------
+    k, and the elements of which more than `_TERMS` terms are needed, where k is not set.
+
+    References
+    ----------
+    Panjer, Recursive evaluation of a family of compound distributions, ASTIN Bulletin 12 (1981) 22.
+    """
+    k = np.zeros_like(u)
+    active, first = np.flatnonzero(u > pmf), 1
+    u, cdf, ratio, size = (values.take(active) for values in (u, pmf, ratio, size))
+    pmf = cdf
+    for width in _WIDTHS:
+        if not active.size:
+            break
+        term = np.arange(first, first + width, dtype=np.float64)[:, None]
+        terms = np.maximum(ratio * (size + (term - 1)) / term, 0.0)
+        for row in terms:  # faster than accumulate along the first axis
+            row *= pmf
+            pmf = row.copy()
+            row += cdf
+            cdf = row
+        k[active] = first + (terms[:-1] < u).sum(axis=0)
+        rest = np.flatnonzero(u > cdf)
+        active = active.take(rest)
+        u, pmf, cdf, ratio, size = (values.take(rest) for values in (u, pmf, cdf, ratio, size))
+        first += width
+    return k, active
 
 
 def _large_binomial(u: Array, n: Array, p: Array) -> Array:

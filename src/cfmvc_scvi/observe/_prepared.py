@@ -18,7 +18,10 @@ _TABLED = 32  # counts up to here share their logarithms
 
 
 class PreparedCells:
-    """Cells whose counts are coupled at rates that change; arguments as in `couple_counts`, checked."""
+    """Cells whose counts are coupled at rates that change; arguments as in `match_rates`, checked.
+
+    Of the uniforms for thinning, those of the stored counts, in their order.
+    """
 
     def __init__(
         self,
@@ -33,7 +36,7 @@ class PreparedCells:
         self.start, self.length = counts.indptr[:-1].astype(np.intp), np.diff(counts.indptr)
         self.cell, self.value = counts.indices, counts.data
         gene = np.repeat(np.arange(self.shape[1]), self.length)
-        self.thinning = thinning_uniforms[self.cell, gene]
+        self.thinning = thinning_uniforms
         self.superposition = np.ascontiguousarray(superposition_uniforms.T)
         before, after = (None, None) if profiles is None else (np.ascontiguousarray(each.T) for each in profiles)
         self.after = after

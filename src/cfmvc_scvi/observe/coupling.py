@@ -16,10 +16,12 @@ from cfmvc_scvi.observe._counts import (
     depth_of,
     gene_vector,
     uniform_matrix,
+    uniforms_at,
 )
 from cfmvc_scvi.observe._inverse import binomial_inverse, negative_binomial_inverse
 
-_BLOCK = 2**18  # cells x genes that are coupled at a time: their numbers stay in the cache
+_BLOCK = 2**19  # cells x genes that are coupled at a time: few numbers are in memory at once
+_SURELY = 1 - 1e-12  # less than 1 by more than rounding
 
 
 def couple_counts(
@@ -29,11 +31,10 @@ def couple_counts(
     theta: ArrayLike,
     thinning_uniforms: ArrayLike,
     superposition_uniforms: ArrayLike,
-    profiles: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> sp.csr_matrix:
-    r"""Counterfactual counts of cells whose genes go from `own_rate` to `target_rate`.
+    r"""Counterfactual counts of cells whose genes go from `own_rate` m to `target_rate` m'.
 
-    With the rates m = own Q and m' = target K of cell i, ratio rho = m' / m and depth l,
+    With the ratio rho = m' / m and the depth l of a cell,
 
         m' <= m:  x' = Binomial^-1(u; x, rho)                                     (thinning)
         m' >  m:  x' = x + NB^-1(u'; mean (m' - m) l / 1e4, dispersion theta)      (superposition)
@@ -46,14 +47,13 @@ def couple_counts(
     counts
         UMI counts of the cells, sparse (cells, genes).
     own_rate, target_rate
-        Counts per 10k of the context's reference cells as they are and as they shall become, (genes,).
+        Counts per 10k as the cells are and as they shall become: (genes,) for all of them, or (cells, genes) of each;
+        see `cell_rates`.
     theta
         Inverse dispersion of what is added, (genes,).
     thinning_uniforms, superposition_uniforms
-        u and u', inside (0, 1), (cells, genes); see `cell_uniforms` and `partner_uniforms`.
-    profiles
-        Q and K: rates of each cell relative to the context's, as it is and as it becomes, (cells, genes) each; by
-        default all are 1.
+        u and u', inside (0, 1), (cells, genes); see `cell_uniforms` and `partner_uniforms`. Of u only the values at
+        counts are used: a sparse matrix may hold these alone.
 
     Returns
     -------
@@ -73,22 +73,29 @@ def couple_counts(
     Thinning and superposition of gamma-Poisson counts: Kingman, Poisson Processes, 1993, chapters 2 and 5.
     """
     matrix = count_matrix(counts)
-    own = gene_vector("own_rate", own_rate, matrix.shape[1])
-    target = gene_vector("target_rate", target_rate, matrix.shape[1])
+    own = _rates("own_rate", own_rate, matrix.shape)
+    target = _rates("target_rate", target_rate, matrix.shape)
     size = gene_vector("theta", theta, matrix.shape[1], positive=True)
-    thinning = uniform_matrix("thinning_uniforms", thinning_uniforms, matrix.shape)
+    thinning = uniforms_at("thinning_uniforms", thinning_uniforms, matrix)
     superposition = uniform_matrix("superposition_uniforms", superposition_uniforms, matrix.shape)
-    relative = profile_pair(profiles, matrix.shape)
     step = max(1, _BLOCK // max(1, matrix.shape[1]))
     blocks = [matrix[:0]]
     for first in range(0, matrix.shape[0], step):
-        rows = slice(first, first + step)
-        part = None if relative is None else (relative[0][rows], relative[1][rows])
-        thinned = _thinned(matrix[rows], own, target, thinning[rows], part)
-        blocks.append(thinned + _superposed(depth_of(matrix[rows]), own, target, size, superposition[rows], part))
+        rows = slice(first, min(first + step, matrix.shape[0]))
+        block, drawn = matrix[rows], thinning[slice(*matrix.indptr[[rows.start, rows.stop]])]
+        before, after = (rate if len(rate) == 1 else rate[rows] for rate in (own, target))
+        added = _superposed(depth_of(block), before, after, size, superposition[rows])
+        blocks.append(_thinned(block, before, after, drawn) + added)
     result = sp.csr_matrix(sp.vstack(blocks, format="csr"), dtype=np.int64)
     result.eliminate_zeros()
     return result
+
+
+def _rates(name: str, values: ArrayLike, shape: tuple[int, int]) -> Array:
+    """Check rates of all cells, (genes,), or of each, (cells, genes); return (1, genes) or (cells, genes)."""
+    if np.ndim(values) == 2:
+        return cell_gene_matrix(name, values, shape)
+    return gene_vector(name, values, shape[1])[None]
 
 
 def profile_pair(profiles: tuple[ArrayLike, ArrayLike] | None, shape: tuple[int, int]) -> tuple[Array, Array] | None:
@@ -99,38 +106,25 @@ def profile_pair(profiles: tuple[ArrayLike, ArrayLike] | None, shape: tuple[int,
     return cell_gene_matrix("profile before", before, shape), cell_gene_matrix("profile after", after, shape)
 
 
-def _thinned(
-    counts: sp.csr_matrix, own: Array, target: Array, uniforms: Array, profiles: tuple[Array, Array] | None
-) -> sp.csr_matrix:
-    """Counts of the cells, fewer where the rate falls; changes `counts`."""
+def _thinned(counts: sp.csr_matrix, own: Array, target: Array, uniforms: Array) -> sp.csr_matrix:
+    """Counts of the cells, fewer where the rate falls; changes `counts`. `uniforms` has one for each stored count."""
     n_cells, n_genes = counts.shape
-    own_of, target_of = own.take(counts.indices), target.take(counts.indices)
     place = np.repeat(np.arange(n_cells) * n_genes, np.diff(counts.indptr)) + counts.indices
-    if profiles is not None:
-        own_of *= profiles[0].take(place)
-        target_of *= profiles[1].take(place)
+    own_of, target_of = (rate.take(counts.indices if len(rate) == 1 else place) for rate in (own, target))
     falls = np.flatnonzero(target_of < own_of)
     ratio = target_of.take(falls) / own_of.take(falls)
-    counts.data[falls] = binomial_inverse(uniforms.take(place.take(falls)), counts.data.take(falls), ratio)
+    counts.data[falls] = binomial_inverse(uniforms.take(falls), counts.data.take(falls), ratio)
     return counts
 
 
-def _superposed(
-    depth: Array, own: Array, target: Array, theta: Array, uniforms: Array, profiles: tuple[Array, Array] | None
-) -> sp.csr_matrix:
+def _superposed(depth: Array, own: Array, target: Array, theta: Array, uniforms: Array) -> sp.csr_matrix:
     """Counts added where the rate rises, (cells, genes)."""
-    n_genes = len(own)
-    if profiles is None:
-        mean = np.maximum(target - own, 0.0) * (depth / CP10K)[:, None]
-    else:
-        mean = target * profiles[1]
-        mean -= own * profiles[0]
-        np.maximum(mean, 0.0, out=mean)
-        mean *= (depth / CP10K)[:, None]
-    some = np.flatnonzero(uniforms > 1 - mean)  # P(0) >= exp(-mean) >= 1 - mean: the others are zero
+    n_genes = len(theta)
+    mean = (target - own) * (depth / CP10K)[:, None]
+    some = np.flatnonzero(uniforms + mean > _SURELY)  # P(0) >= exp(-mean) >= 1 - mean: the others are zero
     ends = np.searchsorted(some, np.arange(len(depth) + 1) * n_genes)
     gene = some % n_genes
-    added = negative_binomial_inverse(uniforms.take(some), mean.take(some), theta.take(gene))
+    added = negative_binomial_inverse(uniforms.take(some), np.maximum(mean.take(some), 0.0), theta.take(gene))
     return sp.csr_matrix((added, gene, ends), shape=(len(depth), n_genes))
 
 
@@ -149,8 +143,11 @@ def expected_rate(
     ----------
     rate
         Expected counts per 10k of each cell as it is, (cells, genes).
-    own_rate, target_rate, profiles
-        As in `couple_counts`.
+    own_rate, target_rate
+        Counts per 10k of the context's reference cells as they are and as they shall become, (genes,).
+    profiles
+        Rates of each cell relative to the context's, as it is and as it becomes, (cells, genes) each; by default all
+        are 1.
 
     Returns
     -------

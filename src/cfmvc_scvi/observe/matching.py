@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cfmvc_scvi.config import ObservationConfig
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.observe._counts import CP10K, Array, count_matrix, depth_of, gene_vector, uniform_matrix
+from cfmvc_scvi.observe._counts import CP10K, Array, count_matrix, depth_of, gene_vector, uniform_matrix, uniforms_at
 from cfmvc_scvi.observe._prepared import PreparedCells, Tally
 from cfmvc_scvi.observe.coupling import profile_pair
 from cfmvc_scvi.observe.curve import expected_log1p_curve
@@ -75,8 +75,11 @@ def match_rates(
         UMI counts of the reference control cells, sparse (cells, genes).
     goal
         Mean log1p(counts per 10k), finite, (genes,); below zero is read as zero.
-    own_rate, theta, thinning_uniforms, superposition_uniforms, profiles
-        As in `couple_counts`.
+    own_rate, theta, thinning_uniforms, superposition_uniforms
+        As in `couple_counts`; the own rate of all cells, (genes,).
+    profiles
+        Rates of each cell relative to the context's, as it is and as it becomes, (cells, genes) each; by default all
+        are 1.
     config
         `match_iterations`, `match_tolerance`, `match_depth_change` and `depth_levels`.
 
@@ -99,11 +102,13 @@ def match_rates(
     if not matrix.shape[0]:
         raise DataError("There is no reference cell to match rates on; use rates_of_expected_log1p.")
     n_genes = matrix.shape[1]
+    at_counts = uniforms_at("thinning_uniforms", thinning_uniforms, matrix)
+    thinning = sp.csr_matrix((at_counts, matrix.indices, matrix.indptr), matrix.shape)
     cells = PreparedCells(
         matrix.tocsc(),
         gene_vector("own_rate", own_rate, n_genes),
         gene_vector("theta", theta, n_genes, positive=True),
-        uniform_matrix("thinning_uniforms", thinning_uniforms, matrix.shape),
+        thinning.tocsc().data,
         uniform_matrix("superposition_uniforms", superposition_uniforms, matrix.shape),
         profile_pair(profiles, matrix.shape),
     )
