@@ -12,7 +12,7 @@ from cfmvc_scvi.shift.goal import EffectGoal, context_weights, effect_goal, with
 from cfmvc_scvi.shift.hill import HillFit, fit_hill
 from cfmvc_scvi.shift.interaction import InteractionFit, fit_interactions, interaction_rows
 from cfmvc_scvi.shift.links import DepthCurve
-from cfmvc_scvi.shift.niche import NicheResponse, fit_niche_response, niche_field
+from cfmvc_scvi.shift.niche import NicheResponse, distance_to_region, fit_niche_response, niche_field
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
 from cfmvc_scvi.shift.shared import (
     SharedShift,
@@ -55,6 +55,7 @@ __all__ = [
     "check_level",
     "context_kernel",
     "context_weights",
+    "distance_to_region",
     "effect_goal",
     "expected_noise",
     "expected_weights",
