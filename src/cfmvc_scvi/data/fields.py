@@ -22,6 +22,8 @@ from cfmvc_scvi.errors import DataError
 
 __all__ = ["CategoryField", "MuDataCategoryField", "MuDataPerturbationField", "PerturbationField"]
 
+_MOST_COLUMNS = 100  # of a dense design, which minibatches are read from faster
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,9 +31,9 @@ class PerturbationField(BaseAnnDataField):
     """Design matrix of the perturbations, from a column of labels and, if there is one, a column of doses.
 
     Reads `obs[perturbation_key]`, `obs[dose_key]` and the features (`find_embeddings`), which stay as they are; writes
-    `obsm['_scvi_perturbation']`, float32 of shape (cells, perturbations). The state registry holds plain values and one
-    array: the vocabulary, the keys, and the features of perturbations (perturbations, features), a row of NaN where
-    there are none.
+    `obsm['_scvi_perturbation']`, float32 of shape (cells, perturbations), CSR where there are more than 100. The state
+    registry holds plain values and one array: the vocabulary, the keys, and the features of perturbations
+    (perturbations, features), a row of NaN where there are none.
 
     Parameters
     ----------
@@ -144,7 +146,7 @@ class PerturbationField(BaseAnnDataField):
         super().register_field(adata)
         labels = self._labels(adata)
         vocabulary = Vocabulary.from_labels(labels, self.control, self.separator)
-        check_control(vocabulary.names(vocabulary.design(labels)), self.control)
+        check_control(vocabulary.names(vocabulary.sparse_design(labels)), self.control)
         if not vocabulary.perturbations:
             raise DataError(
                 f"obs[{self.perturbation_key!r}] has no label but the control {self.control!r}: there is no effect to "
@@ -226,7 +228,8 @@ class PerturbationField(BaseAnnDataField):
 
     def _write(self, adata: AnnData, labels: pd.Series, vocabulary: Vocabulary) -> dict[str, Any]:
         doses = None if self.dose_key is None else adata.obs[self.dose_key]
-        adata.obsm[self.attr_key] = vocabulary.design(labels, doses)
+        design = vocabulary.sparse_design(labels, doses)
+        adata.obsm[self.attr_key] = design if design.shape[1] > _MOST_COLUMNS else design.toarray()
         return {
             self.VOCABULARY_KEY: vocabulary.to_dict(),
             self.ORIGINAL_ATTR_KEY: self.perturbation_key,

@@ -302,7 +302,7 @@ def _check_design(perturbation: _Column, control: str, groups: Sequence[_Column]
         return
     labels = check_labels(data.obs, key, "perturbation")
     vocabulary = Vocabulary.from_labels(labels, control)
-    names = vocabulary.names(vocabulary.design(labels))
+    names = vocabulary.names(vocabulary.sparse_design(labels))
     columns = [check_labels(data.obs, key, "context") for data, key in groups if key is not None]
     contexts = columns[0].str.cat(columns[1:], sep=" | ") if columns else None
     check_control(names, vocabulary.control, contexts)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
+from cfmvc_scvi.data import condition_table
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model.asked import Asked, minibatches
 from cfmvc_scvi.model.counterfactual import CounterfactualMixin
@@ -63,8 +64,9 @@ class TissueMixin(CounterfactualMixin):
         wanted = asked_design(self._known, perturbation, None) > 0
         data, u = self._in_space(adata)
         get = self.get_anndata_manager(data, required=True).get_from_registry
-        design = np.asarray(get(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY))
-        held, control = ((design > 0) == wanted).all(axis=1) & wanted.any(), ~(design > 0).any(axis=1)
+        designs, code = condition_table(get(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY))
+        present = np.asarray(designs > 0)[code]
+        held, control = (present == wanted).all(axis=1) & wanted.any(), ~present.any(axis=1)
         keys = [REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.BATCH_KEY]
         keys += [CFMVC_REGISTRY_KEYS.SAMPLE_KEY] if self._has_samples else []
         table = np.column_stack([np.asarray(get(key)).reshape(-1) for key in keys])

@@ -14,7 +14,15 @@ from cfmvc_scvi.shift.interaction import InteractionFit, fit_interactions, inter
 from cfmvc_scvi.shift.links import DepthCurve
 from cfmvc_scvi.shift.niche import NicheResponse, distance_to_region, fit_niche_response, niche_field
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
-from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, expected_weights, own_gene_fold, shared_shift
+from cfmvc_scvi.shift.shared import (
+    SharedShift,
+    calibrated_factor,
+    expected_weights,
+    inner_products,
+    own_gene_fold,
+    shared_of_products,
+    shared_shift,
+)
 from cfmvc_scvi.shift.similarity import (
     context_kernel,
     kernel,
@@ -56,6 +64,7 @@ __all__ = [
     "fit_niche_response",
     "gene_classes",
     "interaction_rows",
+    "inner_products",
     "interpolate_dose",
     "kernel",
     "latent_shift",
@@ -70,6 +79,7 @@ __all__ = [
     "profile_distances",
     "project_psd",
     "pseudo_bulk",
+    "shared_of_products",
     "shared_shift",
     "similarity_weights",
     "with_decoded",

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["SharedShift", "calibrated_factor", "expected_weights", "own_gene_fold", "shared_shift"]
+__all__ = [
+    "SharedShift",
+    "calibrated_factor",
+    "expected_weights",
+    "inner_products",
+    "own_gene_fold",
+    "shared_of_products",
+    "shared_shift",
+]
 
 from dataclasses import dataclass
 
@@ -60,7 +68,7 @@ def shared_shift(shifts: Array) -> SharedShift:
     Weiszfeld's iteration on inner products: at most 100 steps of perturbations^2, after perturbations^2 x columns. When
     a perturbation is left out, the weights of the others keep their proportions.
     """
-    return _shared(_products(shifts))
+    return shared_of_products(inner_products(shifts))
 
 
 def expected_weights(shifts: Array, noise: Array) -> Array:
@@ -99,7 +107,7 @@ def expected_weights(shifts: Array, noise: Array) -> Array:
     Each perturbation is left out, or one of 25 interleaved parts at a time where there are more. Cost: perturbations^2
     x columns, and at most 26 eigendecompositions. Deterministic.
     """
-    products, n = _products(shifts), len(shifts)
+    products, n = inner_products(shifts), len(shifts)
     if noise.shape != (n,) or not (np.isfinite(noise) & (noise > 0)).all():
         raise DataError(f"noise must be a positive number for each of {n} shifts, got shape {noise.shape}.")
     if n < _LEAST:
@@ -153,8 +161,8 @@ def _calibrated(along: Array, length: Array) -> float:
     return float(min(factor, 1.0) * max(0.0, 1 - variance / factor**2))
 
 
-def _products(shifts: Array) -> Array:
-    """Inner products of all shifts, (perturbations, perturbations), of which all else is computed."""
+def inner_products(shifts: Array) -> Array:
+    """Inner products of all shifts, (perturbations, perturbations), of which all else is computed; errors as there."""
     if shifts.ndim != 2:
         raise DataError(f"shifts must be (perturbations, columns), got shape {shifts.shape}.")
     bad = int((~np.isfinite(shifts)).any(axis=1).sum())
@@ -163,8 +171,8 @@ def _products(shifts: Array) -> Array:
     return np.asarray(shifts @ shifts.T)
 
 
-def _shared(products: Array) -> SharedShift:
-    """`shared_shift` of shifts with these inner products."""
+def shared_of_products(products: Array) -> SharedShift:
+    """`shared_shift` of shifts with these inner products, (perturbations, perturbations)."""
     if len(products) < _LEAST:
         return SharedShift(np.zeros(len(products)), 0.0)
     weights = _median_weights(products)
