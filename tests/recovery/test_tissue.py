@@ -138,6 +138,14 @@ def test_regions_rounds_and_untouched_cells(model: CFMVC, niche: NicheResponse, 
     assert grown[region].all() and grown.sum() > 1.3 * region.sum()
 
 
+def test_a_response_to_distance_falls_off_with_it(model: CFMVC, niche: NicheResponse, slice_3: ad.AnnData) -> None:
+    falling = NicheResponse(0.0, 2.5, niche.direction, 0.01)
+    tl.virtual_tissue(slice_3, model, "P", "region", niche=falling, steps=30)
+    report = slice_3.uns["virtual_tissue"]
+    assert report["decay_length"] == pytest.approx(2.5, rel=0.01)
+    assert report["provenance"]["niche_length"] == 2.5 and report["provenance"]["niche_gain"] == 0
+
+
 def test_impossible_tissues(model: CFMVC, slice_3: ad.AnnData) -> None:
     nobody = np.zeros(slice_3.n_obs, dtype=bool)
     for asked, error, words in [

@@ -88,6 +88,41 @@ def test_a_response_to_distance_keeps_its_length(
     assert min(alike) > 0.95
 
 
+def test_a_response_is_seen_through_regions_of_each_cell_type(
+    tissue: tuple, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trends of two cell types that are opposite, so that one trend for both leaves them where they are."""
+    monkeypatch.setattr("cfmvc_scvi.shift.niche._N_MOVES", 49)  # for speed
+    place, pool, held = tissue
+    groups, nothing = rng.integers(0, 2, 900), np.zeros(900)
+    trend = np.where(groups == 0, 1, -1)[:, None] * np.sin(place[:, :1] / 5) * np.array([3.0, 1.5, 0])
+    response = np.exp(-distance_to_region(held, place, nothing) / 2)[:, None] * np.array([0.6, -0.3, 0])
+    state = trend + response + 0.3 * rng.standard_normal((900, 3))
+    assert fit_niche_response(state, held, ~held, pool, groups, place, nothing, rng).found
+
+
+def test_neighbours_that_are_alike_anyway_do_not_lengthen_a_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cfmvc_scvi.shift.niche._N_MOVES", 49)  # for speed
+    found, nothing = [], np.zeros(900)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        place = 30 * rng.random((900, 2))
+        pool = sparse.csr_matrix(kneighbors_graph(place, 15) / 15)
+        held = (np.linalg.norm(place - 10, axis=1) < 3) | (np.linalg.norm(place - 22, axis=1) < 3)
+        smooth = rng.standard_normal((900, 4))
+        for _ in range(6):
+            smooth = pool @ smooth
+        response = 2 * np.exp(-distance_to_region(held, place, nothing))[:, None] * np.array([1, -0.5, 0, 0])
+        state = 0.5 * smooth / smooth.std() + 0.3 * rng.standard_normal((900, 4)) + response
+        fit = fit_niche_response(state, held, ~held, pool, nothing, place, nothing, np.random.default_rng(0))
+        if fit.found:
+            region = np.linalg.norm(place - 15, axis=1) < 4
+            away = distance_to_region(region, place, nothing)
+            spread = np.linalg.norm(fit.spread(region, pool, away, 30), axis=1)[~region]
+            found.append(decay_length(away[~region], spread))
+    assert len(found) >= 3 and abs(np.median(found) - 1) < 0.3
+
+
 def test_each_round_reaches_one_neighbourhood_further(tissue: tuple, rng: np.random.Generator) -> None:
     place, pool, held = tissue
     reached = held
