@@ -57,7 +57,7 @@ def job(path: Path) -> dict[str, Any]:
 
 
 def convergence(n_cells: int, n_genes: int) -> dict[str, Any]:
-    """Train stage 2 for its default number of epochs, four and eight times as long; seconds and validation loss of each."""
+    """Train stage 2 for its default number of epochs, four and eight times as long; seconds and loss of each."""
     import scvi
     import torch
 
