@@ -123,8 +123,8 @@ class SetupMixin(ModelPart):
             there like the others (see `pp.gene_embeddings`). In `adata.uns`, a DataFrame with perturbations in rows or
             a mapping of each to its features, where NaN alone names a perturbation of which nothing is known: the
             prediction is then what others lead to expect. Or in `adata.varm`, features of the genes that perturbations
-            are named after: every gene with features can then be asked for, and takes a column of the design (cells x
-            perturbations), so make the rows NaN of those that nobody will ask for.
+            are named after: every gene with features can then be asked for, and has a column of the design and weights
+            in the flow, so make the rows NaN of those that nobody will ask for.
 
         Raises
         ------

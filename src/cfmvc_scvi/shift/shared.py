@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.stats import truncnorm
 
 from cfmvc_scvi.errors import DataError, NonFiniteError
@@ -105,7 +106,7 @@ def expected_weights(shifts: Array, noise: Array) -> Array:
     Notes
     -----
     Each perturbation is left out, or one of 25 interleaved parts at a time where there are more. Cost: perturbations^2
-    x columns, and at most 26 eigendecompositions. Deterministic.
+    x columns, and at most 26 leading eigenvectors. Deterministic.
     """
     products, n = inner_products(shifts), len(shifts)
     if noise.shape != (n,) or not (np.isfinite(noise) & (noise > 0)).all():
@@ -192,11 +193,13 @@ def _real_share(products: Array, noise: Array) -> Array:
 def _median_and_axis(products: Array, noise: Array) -> Array:
     """Weights (2, perturbations) of the geometric median, and of the mean of what is apart from it along its axis."""
     median = _median_weights(products)
-    apart = np.eye(len(products)) - median  # rows: shift less the median
+    along, last = products @ median, len(products) - 1
+    apart = products - along - along[:, None] + median @ along  # inner products of shifts less the median
     scale, real = np.sqrt(noise), _real_share(products, noise)
-    vector = np.linalg.eigh(apart @ products @ apart.T / np.outer(scale, scale))[1][:, -1]
+    vector = eigh(apart / np.outer(scale, scale), subset_by_index=[last, last])[1][:, 0]
     mean = (real * scale) @ vector / real.sum() if real.any() else 0.0
-    return np.stack([median, mean * (vector / scale) @ apart])
+    weights = vector / scale
+    return np.stack([median, mean * (weights - weights.sum() * median)])
 
 
 def _factor_within(along: Array, length: Array) -> float:
