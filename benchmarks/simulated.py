@@ -3,12 +3,14 @@
 python benchmarks/simulated.py                                  # 5 seeds
 python benchmarks/simulated.py --seeds 10 11 --parts cells
 
-Three parts. `cells`: distributions and single cells, of conditions that were seen in a context ("seen") and of ones
+Four parts. `cells`: distributions and single cells, of conditions that were seen in a context ("seen") and of ones
 that were held out there ("held out": A in the first type, A+B in the second; both were seen in the other types).
 Floors: "true mean, no flow" knows the mean of each gene exactly and realises it on the cells' own counts by the same
 coupling, without differences between cells; "no flow" does so with the estimated mean. `interaction`: signs of what two
 perturbations do only together, of a combination seen in a type, seen in other types, or never seen (then the prediction
-is additive in log1p CP10k). `dose`: curves over doses, one of them held out everywhere.
+is additive in log1p CP10k). `combination`: error of the whole effect of a combination, |found - true| / |true| of the
+mean, estimated around what its parts do, as if it were an unrelated perturbation, and as the sum of its parts. `dose`:
+curves over doses, one of them held out everywhere.
 
 Columns of `cells`: "energy", normalised, against cells that were not trained on (0: another half of them, 1: control
 cells); "correlation" of the effects of single cells around their mean; "error", |found - true| / |true| over cells and
@@ -46,13 +48,14 @@ TOLERANCE = 0.02  # fall of a mean log1p CP10k that still counts as none
 CLEAR_EFFECT = 0.2  # smallest effect of the highest dose on a gene whose curve is looked at
 
 
-def trained(adata: AnnData, seed: int, **setup: str) -> CFMVC:
-    """Train with the defaults."""
+def trained(adata: AnnData, seed: int, *, means_only: bool = False, **setup: str) -> CFMVC:
+    """Train with the defaults, or as much as means need."""
     scvi.settings.seed = seed
     cells = adata.copy()
     CFMVC.setup_anndata(cells, **SETUP, **setup)
     model = CFMVC(cells)
-    model.train(accelerator="cpu", enable_progress_bar=False)
+    short = {"stage": "representation", "max_epochs": 2} if means_only else {}
+    model.train(accelerator="cpu", enable_progress_bar=False, **short)
     return model
 
 
@@ -224,6 +227,32 @@ def interaction_part(seed: int) -> Iterator[dict[str, object]]:
             }
 
 
+def combination_part(seed: int) -> Iterator[dict[str, object]]:
+    """Error of the mean effect of a combination, in cell types that saw it and in one that did not."""
+    for interaction in (0.0, 1.0):
+        adata = simulated_perturbation(2000, 300, seed=seed, config=SimulationConfig(interaction=interaction))
+        types, cells = list(adata.obs["cell_type"].cat.categories), controls(adata)
+        train = adata[~((adata.obs["perturbation"] == "A+B") & (adata.obs["cell_type"] == types[0]))].copy()
+        unrelated = train.copy()
+        unrelated.obs["perturbation"] = train.obs["perturbation"].astype(str).replace("A+B", "C")
+        around, alone = (trained(each, seed, means_only=True) for each in (train, unrelated))
+        effects = {name: around.get_effect(name) for name in ("A", "B", "A+B")} | {"C": alone.get_effect("C")}
+        for kind in types:
+            truth = true_effect(cells[cells.obs["cell_type"] == kind].copy(), "A+B").mean(axis=0)
+            found = {
+                name: table[table["context"] == kind].set_index("gene")["delta"][adata.var_names].to_numpy()
+                for name, table in effects.items()
+            }
+            yield {
+                "interaction": "planted" if interaction else "none",
+                "combination": f"seen in {'other types' if kind == types[0] else 'it'}",
+                "seed": seed,
+                "around its parts": np.linalg.norm(found["A+B"] - truth) / np.linalg.norm(truth),
+                "as unrelated": np.linalg.norm(found["C"] - truth) / np.linalg.norm(truth),
+                "sum of its parts": np.linalg.norm(found["A"] + found["B"] - truth) / np.linalg.norm(truth),
+            }
+
+
 def counted_effect(model: CFMVC, cells: AnnData, condition: str, dose: float) -> np.ndarray:
     """Change of log1p CP10k of each cell's predicted counts."""
     moved = model.predict_counterfactual(cells.copy(), perturbation=condition, dose=dose, seed=0)
@@ -282,6 +311,7 @@ def main() -> None:
 PARTS: dict[str, tuple[Callable[[int], Iterator[dict[str, object]]], list[str]]] = {
     "cells": (cells_part, ["cells", "method"]),
     "interaction": (interaction_part, ["combination"]),
+    "combination": (combination_part, ["interaction", "combination"]),
     "dose": (dose_part, ["output"]),
 }
 

@@ -73,13 +73,13 @@ model.train({"representation": 20, "flow": 3}, accelerator="cpu", enable_progres
 # %% [markdown]
 # ## Perturb a region of the slice that has none
 #
-# `get_niche_response` learns from control cells how far they follow knock-out cells around them; a gain of 0 would mean
-# that no response is told from chance. `tl.virtual_tissue` perturbs the region and passes the change on, round by
+# `get_niche_response` learns from control cells how far they follow knock-out cells around them; `found` says
+# whether a response is told from chance. `tl.virtual_tissue` perturbs the region and passes the change on, round by
 # round. A region is a mask, a column of `obs`, or the corners of a polygon.
 
 # %%
 niche = model.get_niche_response("KO")
-print(f"neighbours follow: {niche.gain > 0}, p = {niche.p_value:.2f}")
+print(f"neighbours follow: {niche.found}, p = {niche.p_value:.2f}")
 tissue = adata[adata.obs["slice"] == "slice_3"].copy()
 middle = tissue.obsm["spatial"].mean(axis=0)
 region = np.linalg.norm(tissue.obsm["spatial"] - middle, axis=1) < 4
@@ -131,4 +131,4 @@ plt.show()
 # %% [markdown]
 # What this rests on: control cells near perturbed ones, compared with control cells of the same type and slice far from
 # them. It says what neighbours do, not why, and a niche that differs for other reasons (a border, a vessel) looks the
-# same; a gain above 0 should be seen in more than one slice.
+# same; a response should be seen in more than one slice.

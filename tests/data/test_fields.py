@@ -22,6 +22,7 @@ from cfmvc_scvi.data import (
     MuDataPerturbationField,
     PerturbationField,
     Vocabulary,
+    condition_table,
 )
 from cfmvc_scvi.errors import DataError, UnknownConditionError
 
@@ -234,3 +235,16 @@ def test_category_field_takes_any_dtype(adata: ad.AnnData, dtype: object, other:
     np.testing.assert_array_equal(moved.get_from_registry("labels"), manager.get_from_registry("labels")[1:4])
     assert len(np.unique(manager.get_from_registry("labels"))) == 2
     pd.testing.assert_series_equal(adata.obs["column"], column, check_names=False)
+
+
+def test_the_design_of_many_perturbations_is_sparse_and_the_same(adata: ad.AnnData, monkeypatch) -> None:
+    dense = manager_of(adata.copy(), PerturbationField(KEY, "perturbation", dose_key="dose")).get_from_registry(KEY)
+    monkeypatch.setattr("cfmvc_scvi.data.fields._MOST_COLUMNS", 0)
+    manager = manager_of(adata, PerturbationField(KEY, "perturbation", dose_key="dose"))
+    design = manager.get_from_registry(KEY)
+    assert design.format == "csr" and design.nnz < dense.size
+    np.testing.assert_array_equal(design.toarray(), dense)
+    batches = list(AnnDataLoader(manager, batch_size=7))
+    np.testing.assert_array_equal(np.concatenate([batch[KEY].numpy() for batch in batches]), dense)
+    for known, found in zip(condition_table(dense), condition_table(design), strict=True):
+        np.testing.assert_array_equal(known, found)

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from anndata import AnnData
 from mudata import MuData
+from scvi import settings
 
 from cfmvc_scvi import CFMVC, tl
 from cfmvc_scvi.errors import DataError, UnknownConditionError
+from cfmvc_scvi.shift import NicheResponse
 
 IN_RNA = dict.fromkeys(("rna_layer", "perturbation_key", "labels_key"), "rna")
 
@@ -128,3 +130,63 @@ def test_cells_without_counts_are_refused(mdata):
     with pytest.raises(DataError, match="another order"):
         CFMVC.setup_mudata(other, **arguments)
     CFMVC.setup_mudata(MuData({name: part[other.obs_names].copy() for name, part in other.mod.items()}), **arguments)
+
+
+@pytest.mark.parametrize("in_rna", [True, False])
+def test_tissues_of_several_modalities_are_those_of_their_rna(tiny_adata, quick, in_rna):
+    """Coordinates in the RNA modality or in the whole; the same model and answers as of the RNA alone."""
+    place = 10 * np.random.default_rng(0).random((tiny_adata.n_obs, 2))
+    tiny_adata.obsm["spatial"] = place
+    alone, keys = tiny_adata.copy(), {"perturbation_key": "perturbation", "labels_key": "cell_type"}
+    CFMVC.setup_anndata(alone, **keys, batch_key="batch", spatial_key="spatial")
+    mdata = together(tiny_adata)
+    if not in_rna:
+        mdata.obsm["spatial"] = mdata.mod["rna"].obsm.pop("spatial")
+    modalities = IN_RNA | ({"spatial_key": "rna"} if in_rna else {})
+    CFMVC.setup_mudata(mdata, **keys, batch_key="batch", spatial_key="spatial", modalities=modalities)
+    niche = NicheResponse(0.8, 0.0, np.ones(4), 0.01)
+    region, written = np.arange(mdata.n_obs) < 30, []
+    for cells in (alone, mdata):
+        settings.seed = 0
+        model = CFMVC(cells, n_intrinsic=4, n_technical=2, n_hidden=16, flow_kwargs={"n_hidden": 16})
+        model.train(**quick)
+        assert not model.get_niche_response("A").found
+        tl.virtual_tissue(cells, model, "A", region, niche=niche, seed=1)
+        written.append(cells if cells is alone else cells.mod["rna"])
+    assert (written[0].layers["virtual_tissue"] != written[1].layers["virtual_tissue"]).nnz == 0
+    assert written[1].layers["virtual_tissue"].sum() != written[1].X.sum()
+    np.testing.assert_array_equal(written[0].obs["virtual_tissue"], written[1].obs["virtual_tissue"])
+    assert written[0].uns["virtual_tissue"]["decay_length"] == written[1].uns["virtual_tissue"]["decay_length"]
+    holder = mdata.mod["rna"] if in_rna else mdata
+    holder.obsm["spatial"] = np.full_like(place, np.nan)
+    with pytest.raises(DataError, match="NaN"):
+        model.predict_counterfactual(mdata.copy(), perturbation="A")
+
+
+def test_coordinates_of_other_modalities_are_refused(mdata):
+    mdata.mod["protein"].obsm["spatial"] = np.zeros((mdata.n_obs, 2))
+    keys = {"perturbation_key": "perturbation", "spatial_key": "spatial"}
+    with pytest.raises(DataError, match="'protein'.*obsm of the data, or of modality 'rna'"):
+        CFMVC.setup_mudata(mdata, **keys, modalities=IN_RNA | {"spatial_key": "protein"})
+    with pytest.raises(UnknownConditionError, match="spatial"):
+        CFMVC.setup_mudata(mdata, **keys, modalities=IN_RNA | {"spatial_key": "rna"})
+
+
+def test_what_is_wrong_with_several_modalities_is_said(mdata, model):
+    keys = {"perturbation_key": "perturbation", "labels_key": "cell_type", "batch_key": "batch"}
+    before = mdata.mod["rna"].obs.columns.tolist()
+    found = tl.diagnose(mdata, **keys, modalities=IN_RNA)
+    alone = mdata.mod["rna"].copy()
+    alone.obs["batch"] = mdata.obs["batch"].to_numpy()
+    pd.testing.assert_frame_equal(found, tl.diagnose(alone, **keys))
+    assert set(found["finding"]) <= set(tl.diagnose(model)["finding"])
+    assert mdata.mod["rna"].obs.columns.tolist() == before
+    mdata.mod["rna"].layers["log"] = np.log1p(mdata.mod["rna"].X.toarray())
+    assert "bad_counts" in set(tl.diagnose(mdata, **keys, layer="log", modalities=IN_RNA)["finding"])
+    mdata.mod["rna"].obs.loc[mdata.obs_names[0], "perturbation"] = np.nan
+    assert "bad_labels" in set(tl.diagnose(mdata, **keys, modalities=IN_RNA)["finding"])
+    assert "bad_labels" in set(tl.diagnose(mdata, perturbation_key="nowhere", modalities=IN_RNA)["finding"])
+    with pytest.raises(DataError, match="modalities="):
+        tl.diagnose(mdata, **keys)
+    with pytest.raises(UnknownConditionError, match="dna"):
+        tl.diagnose(mdata, **keys, modalities={"rna_layer": "dna"})

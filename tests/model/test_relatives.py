@@ -80,3 +80,27 @@ def test_combinations_of_parts_that_were_not_seen_alone_are_expected_from_contro
     relatives.designs[2] = relatives.designs[1] + relatives.designs[3]
     relatives.designs[3] = relatives.designs[4] + relatives.designs[5]  # and nothing by itself any more
     np.testing.assert_array_equal(relatives.expected(2).log_mean, relatives.bulk.take(range(3)).log_mean)
+
+
+def test_of_many_perturbations_some_tell_what_all_share_and_never_a_perturbation_of_itself(rng, monkeypatch):
+    monkeypatch.setattr("cfmvc_scvi.model.relatives._MOST_LENDERS", 4)
+    relatives = screen(rng, 9)
+    bulk, lenders = relatives.bulk, [1, 3, 6, 9]  # evenly chosen of nine
+    for condition in range(1, 10):
+        weights = relatives.shared_weights(condition)
+        np.testing.assert_allclose(weights.sum(axis=1), 1.0)
+        others = [code for code in lenders if code != condition]
+        for context in range(3):
+            shifts = np.array([bulk.log_mean[3 * code + context] - bulk.log_mean[context] for code in others])
+            np.testing.assert_allclose(weights[context, others], shared_shift(shifts).weights, atol=1e-12)
+            assert not np.delete(weights[context], [0, *others]).any()
+
+
+def test_a_condition_is_found_by_its_perturbations_and_doses(rng):
+    relatives = screen(rng, 3)
+    relatives.designs[2] = [1, 2, 0]
+    relatives.designs[3] = [1, 1.5, 0]
+    for code, design in enumerate(relatives.designs):
+        assert relatives.condition(design * np.float32(1 + 1e-7)) == code
+    for unseen in ([1, 1, 0], [0, 1, 0], [1, 2, 1e-3]):
+        assert relatives.condition(np.array(unseen, dtype=np.float32)) == -1

@@ -112,13 +112,13 @@ def test_the_planted_decay_length_is_recovered(model: CFMVC, slice_3: ad.AnnData
 
 
 def test_permuted_places_lose_the_response(model: CFMVC, niche: NicheResponse, data: ad.AnnData) -> None:
-    assert niche.gain > 0.6
+    assert niche.found and niche.gain > 0.6
     shuffled = data.copy()
     rng = np.random.default_rng(1)
     for name in shuffled.obs["slice"].unique():
         rows = np.flatnonzero(shuffled.obs["slice"] == name)
         shuffled.obsm["spatial"][rows] = shuffled.obsm["spatial"][rng.permutation(rows)]
-    assert model.get_niche_response("P", shuffled).gain == 0
+    assert not model.get_niche_response("P", shuffled).found
 
 
 def test_regions_rounds_and_untouched_cells(model: CFMVC, niche: NicheResponse, slice_3: ad.AnnData) -> None:
@@ -136,6 +136,14 @@ def test_regions_rounds_and_untouched_cells(model: CFMVC, niche: NicheResponse, 
     tl.virtual_tissue(slice_3, model, "P", region, hops=1, steps=1, niche=niche, key_added="grown")
     grown = (slice_3.obs["grown_state"] == "region").to_numpy()
     assert grown[region].all() and grown.sum() > 1.3 * region.sum()
+
+
+def test_a_response_to_distance_falls_off_with_it(model: CFMVC, niche: NicheResponse, slice_3: ad.AnnData) -> None:
+    falling = NicheResponse(0.0, 2.5, niche.direction, 0.01)
+    tl.virtual_tissue(slice_3, model, "P", "region", niche=falling, steps=30)
+    report = slice_3.uns["virtual_tissue"]
+    assert report["decay_length"] == pytest.approx(2.5, rel=0.01)
+    assert report["provenance"]["niche_length"] == 2.5 and report["provenance"]["niche_gain"] == 0
 
 
 def test_impossible_tissues(model: CFMVC, slice_3: ad.AnnData) -> None:

@@ -85,6 +85,15 @@ def test_perturbations_that_do_nothing_do_not_turn_what_is_expected(rng):
     assert np.corrcoef(alone, together.mean(axis=0))[0, 1] < 0.9
 
 
+def test_a_perturbation_of_very_few_cells_is_not_the_axis(rng):
+    shifts, truth = screen(rng)
+    noise = np.append(np.full(21, SD**2), (20 * SD) ** 2)
+    together = np.vstack([shifts, 20 * SD * rng.normal(size=shifts.shape[1])])
+    expected, shared = expected_weights(together, noise) @ together, shared_shift(together).weights @ together
+    strong, without = (np.corrcoef(each, truth[0])[0, 1] for each in (expected, shared))
+    assert strong > without + 0.1
+
+
 def test_of_unrelated_shifts_hardly_anything_is_expected(rng):
     lengths = []
     for _ in range(10):

@@ -15,12 +15,14 @@ from scvi.data.fields import BaseAnnDataField, CategoricalObsField, MuDataWrappe
 from cfmvc_scvi._keys import COMBINATION_SEPARATOR, DESIGN_OBSM_KEY
 from cfmvc_scvi.data._text import label_strings
 from cfmvc_scvi.data.checks import check_control, check_labels
-from cfmvc_scvi.data.embeddings import check_embeddings
+from cfmvc_scvi.data.embeddings import find_embeddings
 from cfmvc_scvi.data.names import check_key, refuse_new_categories
 from cfmvc_scvi.data.vocabulary import Vocabulary
 from cfmvc_scvi.errors import DataError
 
 __all__ = ["CategoryField", "MuDataCategoryField", "MuDataPerturbationField", "PerturbationField"]
+
+_MOST_COLUMNS = 100  # of a dense design, which minibatches are read from faster
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +30,10 @@ logger = logging.getLogger(__name__)
 class PerturbationField(BaseAnnDataField):
     """Design matrix of the perturbations, from a column of labels and, if there is one, a column of doses.
 
-    Reads `obs[perturbation_key]`, `obs[dose_key]` and `uns[embeddings_key]`, which stay as they are; writes
-    `obsm['_scvi_perturbation']`, float32 of shape (cells, perturbations). The state registry holds plain values and one
-    array: the vocabulary, the keys, and the features of perturbations (perturbations, features), a row of NaN where
-    there are none.
+    Reads `obs[perturbation_key]`, `obs[dose_key]` and the features (`find_embeddings`), which stay as they are; writes
+    `obsm['_scvi_perturbation']`, float32 of shape (cells, perturbations), CSR where there are more than 100. The state
+    registry holds plain values and one array: the vocabulary, the keys, and the features of perturbations
+    (perturbations, features), a row of NaN where there are none.
 
     Parameters
     ----------
@@ -46,7 +48,7 @@ class PerturbationField(BaseAnnDataField):
     separator
         What stands between the parts of a combination.
     embeddings_key
-        Key of `uns` with the features of perturbations, those without cells among them; None is no features.
+        Key of `uns` or `varm` with the features of perturbations, those without cells among them; None is no features.
 
     Raises
     ------
@@ -72,7 +74,7 @@ class PerturbationField(BaseAnnDataField):
         super().__init__()
         if embeddings_key is not None and perturbation_key is None:
             raise DataError(
-                f"uns[{embeddings_key!r}] describes perturbations, but no column names them; pass perturbation_key"
+                f"{embeddings_key!r} describes perturbations, but no column names them; pass perturbation_key"
             )
         self._registry_key = registry_key
         self.perturbation_key = perturbation_key
@@ -144,7 +146,7 @@ class PerturbationField(BaseAnnDataField):
         super().register_field(adata)
         labels = self._labels(adata)
         vocabulary = Vocabulary.from_labels(labels, self.control, self.separator)
-        check_control(vocabulary.names(vocabulary.design(labels)), self.control)
+        check_control(vocabulary.names(vocabulary.sparse_design(labels)), self.control)
         if not vocabulary.perturbations:
             raise DataError(
                 f"obs[{self.perturbation_key!r}] has no label but the control {self.control!r}: there is no effect to "
@@ -152,8 +154,7 @@ class PerturbationField(BaseAnnDataField):
             )
         features: dict[str, Any] = {}
         if self.embeddings_key is not None:
-            check_key(self.embeddings_key, adata.uns.keys(), "adata.uns")
-            frame = check_embeddings(adata.uns[self.embeddings_key], self.embeddings_key, vocabulary)
+            frame = find_embeddings(adata, self.embeddings_key, vocabulary)
             vocabulary = vocabulary.extended(frame.index)
             features = {
                 self.EMBEDDINGS_KEY: frame.reindex(list(vocabulary.perturbations)).to_numpy(),
@@ -227,7 +228,8 @@ class PerturbationField(BaseAnnDataField):
 
     def _write(self, adata: AnnData, labels: pd.Series, vocabulary: Vocabulary) -> dict[str, Any]:
         doses = None if self.dose_key is None else adata.obs[self.dose_key]
-        adata.obsm[self.attr_key] = vocabulary.design(labels, doses)
+        design = vocabulary.sparse_design(labels, doses)
+        adata.obsm[self.attr_key] = design if design.shape[1] > _MOST_COLUMNS else design.toarray()
         return {
             self.VOCABULARY_KEY: vocabulary.to_dict(),
             self.ORIGINAL_ATTR_KEY: self.perturbation_key,

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from cfmvc_scvi._keys import COMBINATION_SEPARATOR
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Vocabulary", "condition_table"]
+
+
+_MOST_BYTES = 2**24  # of a design that are written out at a time
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,14 @@ class Vocabulary:
         DataError
             If a label is missing or malformed, the lengths differ, or a dose is missing, negative or not finite.
         """
+        return self.sparse_design(labels, doses).toarray()
+
+    def sparse_design(
+        self,
+        labels: str | Sequence[Any] | NDArray[Any] | pd.Series,
+        doses: float | str | Sequence[Any] | NDArray[Any] | pd.Series | None = None,
+    ) -> sp.csr_matrix:
+        """Return the same matrix as `design`, sparse; parameters and errors as there."""
         labels = [labels] if isinstance(labels, str) else labels
         codes, unique = distinct(label_strings(labels))
         written = [_written_parts(label, self.control, self.separator) for label in unique]
@@ -158,17 +170,18 @@ class Vocabulary:
             )
             self._refuse_doses(labels, doses, (positions >= 0) & ~_is_dose(weights))
         cells, slots = np.nonzero(positions >= 0)
-        design = np.zeros((len(codes), self.n_perturbations), dtype=np.float32)
-        design[cells, positions[cells, slots]] = weights[cells, slots]
+        entries = weights[cells, slots].astype(np.float32), (cells, positions[cells, slots])
+        design = sp.csr_matrix(entries, shape=(len(codes), self.n_perturbations))
+        design.eliminate_zeros()
         return design
 
-    def names(self, design: NDArray[np.floating], with_dose: bool = False) -> list[str]:
+    def names(self, design: Any, with_dose: bool = False) -> list[str]:
         """Write the rows of a design as labels, the parts in the vocabulary's order.
 
         Parameters
         ----------
         design
-            Design, shape (cells, perturbations) or (perturbations,).
+            Design, shape (cells, perturbations) or (perturbations,), dense or CSR.
         with_dose
             Append each part's dose: 'A@0.5+B@1'.
 
@@ -177,7 +190,7 @@ class Vocabulary:
         DataError
             If the design does not have one column per perturbation.
         """
-        design = np.atleast_2d(design)
+        design = design if sp.issparse(design) else np.atleast_2d(design)
         if design.shape[1] != self.n_perturbations:
             raise DataError(
                 f"the design has {design.shape[1]} columns; expected {self.n_perturbations}, one per perturbation"
@@ -256,13 +269,13 @@ class Vocabulary:
         )
 
 
-def condition_table(design: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
+def condition_table(design: Any) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
     """Return the distinct conditions of a design, and which of them each cell has.
 
     Parameters
     ----------
     design
-        Dose-weighted multi-hot design with entries >= 0, shape (cells, perturbations).
+        Dose-weighted multi-hot design with entries >= 0, shape (cells, perturbations), dense or CSR.
 
     Returns
     -------
@@ -277,13 +290,21 @@ def condition_table(design: NDArray[np.floating]) -> tuple[NDArray[np.floating],
     DataError
         If an entry is negative or NaN: control would not come first.
     """
-    design = np.asarray(design) + 0.0  # -0.0 has other bytes than 0.0
-    if not (design >= 0).all():
+    design = design if sp.issparse(design) else np.asarray(design)
+    if not ((design.data if sp.issparse(design) else design) >= 0).all():
         raise DataError("a design holds doses, which are >= 0 and not NaN; build it with Vocabulary.design")
     n_perturbations = design.shape[1]
     # numpy.unique over rows takes minutes where a dictionary takes seconds
     found = {np.zeros(n_perturbations, dtype=design.dtype).tobytes(): 0}
-    codes = np.fromiter((found.setdefault(row.tobytes(), len(found)) for row in design), np.intp, count=len(design))
+    n_cells = design.shape[0]
+    codes = np.zeros(n_cells, dtype=np.intp)
+    step = max(1, _MOST_BYTES // max(1, n_perturbations * design.dtype.itemsize))
+    for first in range(0, n_cells if n_perturbations else 0, step):
+        rows = design[first : first + step]
+        dense = rows.toarray() if sp.issparse(rows) else rows
+        block = np.ascontiguousarray(dense) + 0.0  # -0.0 has other bytes than 0.0
+        texts: list[Any] = block.view(np.dtype((np.void, block[:1].nbytes))).ravel().tolist()
+        codes[first : first + step] = [found.setdefault(text, len(found)) for text in texts]
     rows = np.frombuffer(b"".join(found), dtype=design.dtype).reshape(len(found), n_perturbations)
     order = np.lexsort(rows.T) if n_perturbations else np.arange(1)
     rank = np.empty_like(order)

@@ -118,10 +118,12 @@ def _draw_partners(z_0: NDArray[Any], z_1: NDArray[Any], rng: np.random.Generato
     cost = cdist(z_0.astype(np.float64), z_1.astype(np.float64), "sqeuclidean")
     # whole numbers as masses: the simplex then adds and subtracts without rounding
     plan = ot.emd(np.full(n, float(m)), np.full(m, float(n)), cost, numItermax=_MAX_PIVOTS)
-    cumulative = np.cumsum(plan, axis=0)
-    threshold = rng.random((n_rounds, m)) * cumulative[-1]
-    drawn = [np.searchsorted(cumulative[:, j], threshold[:, j], side="right") for j in range(m)]
-    return np.stack(drawn, axis=1)
+    # the few positive masses, one target after the other, on one axis: target j has the units from j n to (j + 1) n
+    target, source = np.nonzero(plan.T)
+    cumulative = np.cumsum(plan[source, target])
+    unit = np.minimum(np.floor(rng.random((n_rounds, m)) * n), n - 1)
+    threshold = unit + n * np.arange(m)
+    return source[np.searchsorted(cumulative, threshold, side="right")]
 
 
 def _group_sizes(z_0: NDArray[Any], z_1: NDArray[Any], max_cells: int) -> tuple[int, int]:

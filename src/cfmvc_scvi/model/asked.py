@@ -159,5 +159,6 @@ def _niche(model: Any, data: Any) -> NDArray[np.float32] | None:
 def _registered(model: Any, data: Any, rows: NDArray[np.int64]) -> Inputs:
     """Return the design and the codes of these cells of registered data."""
     manager, keys = model.get_anndata_manager(data, required=True), CFMVC_REGISTRY_KEYS
-    names = [keys.PERTURBATION_KEY, keys.LABELS_KEY, keys.BATCH_KEY, *([keys.SAMPLE_KEY] * model._has_samples)]
-    return {name: np.asarray(manager.get_from_registry(name))[rows] for name in names}
+    names = [keys.LABELS_KEY, keys.BATCH_KEY, *([keys.SAMPLE_KEY] * model._has_samples)]
+    codes = {name: np.asarray(manager.get_from_registry(name))[rows] for name in names}
+    return codes | {keys.PERTURBATION_KEY: manager.get_from_registry(keys.PERTURBATION_KEY)[rows]}

@@ -351,10 +351,14 @@ class CFMVC(
         key = self._setup_argument(argument)
         if key is None:
             return None
-        modality = None if isinstance(data, AnnData) else self.registry["setup_args"]["modalities"].get(argument)
-        obs = (data if modality is None else data.mod[modality]).obs
+        obs = self._holder(data, argument).obs
         check_key(key, obs.columns, "obs")
         return obs[key]
+
+    def _holder(self, data: Any, argument: str) -> Any:
+        """Return what holds that which an argument of the setup names: the data, or a modality of them."""
+        modality = None if isinstance(data, AnnData) else self.registry["setup_args"]["modalities"].get(argument)
+        return data if modality is None else data.mod[modality]
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> np.ndarray | None:
         """Return the names of the genes, also of a model without data."""

@@ -311,7 +311,7 @@ class CounterfactualMixin(ModelPart):
         check_names(rna)
         check_counts(rna, layer, training=False, allow_non_integer=bool(self._setup_argument("allow_non_integer")))
         if self._setup_argument("spatial_key") is not None:
-            check_obsm(data, self._setup_argument("spatial_key"))
+            check_obsm(self._holder(data, "spatial_key"), self._setup_argument("spatial_key"))
         return data
 
 

@@ -66,8 +66,9 @@ class MemoryMixin(ModelPart):
         context = self._reference.contexts.encode(labels, samples, unseen="new")
         return known[code], np.where(context < self._reference.contexts.n_contexts, context, -1)
 
-    def _designs(self) -> np.ndarray:
-        return np.asarray(self.adata_manager.get_from_registry(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY))
+    def _designs(self) -> Any:
+        """Return the design of each cell, `(cells, perturbations)`, dense or CSR."""
+        return self.adata_manager.get_from_registry(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY)
 
     def _label_codes(self) -> tuple[np.ndarray, np.ndarray | None]:
         get = self.adata_manager.get_from_registry

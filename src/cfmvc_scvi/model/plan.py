@@ -125,8 +125,8 @@ class Observation:
                 block = couple_counts(block, *self._cell_rates(plan, shares, rows), plan.theta, *noise)
             blocks.append(block)
             order.append(rows)
-        stacked = sp.vstack(blocks, format="csr")
-        return stacked[np.argsort(np.concatenate(order))]
+        stacked, rows = sp.vstack(blocks, format="csr"), np.concatenate(order)
+        return stacked if (np.diff(rows) > 0).all() else stacked[np.argsort(rows)]
 
     def followed(self, cells: CellBatch, counts: sp.csr_matrix, before: Array, after: Array) -> sp.csr_matrix:
         """Return `counts` `(cells, genes)` of cells whose latents go from `before` to `after` within their group.

@@ -137,8 +137,7 @@ class Reference:
 
     def condition(self, design: NDArray[np.float32]) -> int:
         """Return the code of a design row, -1 where it was not seen."""
-        found = np.flatnonzero(np.isclose(self.designs, design, atol=1e-6).all(axis=1))
-        return int(found[0]) if len(found) else -1
+        return self.relatives.condition(design)
 
     def level(self, design: NDArray[np.float32], context: int) -> Level:
         """Return the expected level of a condition in a context.
@@ -265,8 +264,9 @@ class Reference:
         """Return the pseudo-bulk of a condition over the contexts with control cells; unseen ones are empty groups."""
         chosen = np.array([self.group(condition, context) for context in self.control_contexts])
         empty = pseudo_bulk(sp.csr_matrix((0, self.bulk.n_genes)), np.empty(0, dtype=int), 1)
-        both = PseudoBulk.concatenate([self.bulk, empty])
-        return both.take(np.where(chosen < 0, len(self.groups), chosen))
+        seen = chosen >= 0
+        both = PseudoBulk.concatenate([self.bulk.take(chosen[seen]), empty])
+        return both.take(np.where(seen, np.cumsum(seen) - 1, seen.sum()))
 
     def partner_weights(self, condition: int, context: int) -> Array:
         """Return how much the cells of each context lend to a group, `(contexts,)` summing to 1.

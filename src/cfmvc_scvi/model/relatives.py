@@ -10,13 +10,22 @@ from numpy.typing import NDArray
 
 from cfmvc_scvi._bounded import BoundedDict
 from cfmvc_scvi.config import EffectConfig, FeatureConfig
-from cfmvc_scvi.shift import FeatureRegression, PseudoBulk, interpolate_dose, own_gene_fold, shared_shift
+from cfmvc_scvi.shift import (
+    FeatureRegression,
+    PseudoBulk,
+    inner_products,
+    interpolate_dose,
+    own_gene_fold,
+    shared_of_products,
+)
 
 __all__ = ["Embeddings", "Relatives", "UnseenShift"]
 
 Array = NDArray[np.float64]
 
 _KEPT = 16  # regressions, one for each dose
+_MOST_LENDERS = 512  # single perturbations whose common shift is sought: more of them do not make it better known
+_LEAST_DOSE = 1e-6  # and the largest difference between equal doses
 _PSEUDOCOUNT = EffectConfig().pseudocount
 
 
@@ -94,34 +103,68 @@ class Relatives:
         table[self.groups[inside, 0], np.searchsorted(contexts, self.groups[inside, 1])] = inside
         return table
 
+    def condition(self, design: NDArray[np.float32]) -> int:
+        """Return the code of a design row, -1 where it was not seen."""
+        alike = self._codes.get(_pattern(design), [])
+        found = np.flatnonzero(np.isclose(self.designs[alike], design, atol=_LEAST_DOSE).all(axis=1))
+        return alike[found[0]] if len(found) else -1
+
+    @cached_property
+    def _codes(self) -> dict[bytes, list[int]]:
+        """Codes of the conditions of the same perturbations, whatever their doses."""
+        found: dict[bytes, list[int]] = {}
+        for code, design in enumerate(self.designs):
+            found.setdefault(_pattern(design), []).append(code)
+        return found
+
+    @cached_property
+    def _part(self) -> NDArray[np.int64]:
+        """The one perturbation of each condition, -1 of control and of combinations, (conditions,)."""
+        present = self.designs != 0
+        return np.where(present.sum(axis=1) == 1, present.argmax(axis=1) if present.size else 0, -1)
+
+    @cached_property
+    def _lenders(self) -> list[tuple[NDArray[np.int64], Array]]:
+        """Single perturbations seen in each context, of many some, and the inner products of their shifts."""
+        found = []
+        for rows in self._table.T:
+            codes = np.flatnonzero((self._part >= 0) & (rows >= 0))
+            if len(codes) > _MOST_LENDERS:
+                codes = codes[np.linspace(0, len(codes) - 1, _MOST_LENDERS).astype(np.int64)]
+            found.append((codes, inner_products(self.bulk.log_mean[rows[codes]] - self.bulk.log_mean[rows[0]])))
+        return found
+
     def alone(self, part: int) -> NDArray[np.int64]:
         """Return the codes of the conditions that are this perturbation by itself, at any dose."""
-        return np.flatnonzero(((self.designs != 0).sum(axis=1) == 1) & (self.designs[:, part] != 0))
+        return np.flatnonzero(self._part == part)
 
     def shared_weights(self, condition: int) -> Array:
         """Return how much the cells of each condition count in what others lead to expect, `(contexts, conditions)`.
 
-        Row k weighs the other single perturbations in context k by their `shared_shift`, and control by the rest. A
+        Row k weighs the other single perturbations in context k (512 of them, where there are more) by their
+        `shared_shift`, and control by the rest. A
         combination is expected to do the sum of what its parts do, so that what is learnt of it over contexts is their
         interaction; where a part was not seen by itself at this dose in some context, only control counts. Computed
         once.
         """
-        if condition not in self._shared:
-            self._shared[condition] = self._shared_weights(condition)
-        return self._shared[condition]
+        part = int(self._part[condition])
+        lends = any((self._part[codes] == part).any() for codes, _ in self._lenders)
+        key = condition if part < 0 or lends else -1  # of those that lend nothing, all are expected to do the same
+        if key not in self._shared:
+            self._shared[key] = self._shared_weights(condition)
+        return self._shared[key]
 
     def _shared_weights(self, condition: int) -> Array:
         weights = np.zeros(self._table.T.shape)
         weights[:, 0] = 1.0
-        parts = self.designs[condition] != 0
-        if parts.sum() != 1:
+        part = self._part[condition]
+        if part < 0:
             return self._additive_weights(condition, weights)
-        single = ((self.designs != 0).sum(axis=1) == 1) & ~(self.designs[:, parts] != 0).any(axis=1)
-        for context, rows in enumerate(self._table.T):
-            others = np.flatnonzero(single & (rows >= 0))
+        for context, (codes, products) in enumerate(self._lenders):
+            others = np.flatnonzero(self._part[codes] != part)
             if len(others):
-                lent = shared_shift(self.bulk.log_mean[rows[others]] - self.bulk.log_mean[rows[0]]).weights
-                weights[context, others] = lent
+                lent = shared_of_products(products[np.ix_(others, others)]).weights
+                weights[context, codes[others]] = lent
                 weights[context, 0] = 1 - lent.sum()
         return weights
 
@@ -263,3 +306,8 @@ class Relatives:
         before = [(control + common)[:, own[row]].mean() for row in targeted]
         after = [(control + effects[row])[:, own[row]].mean() for row in targeted]
         return own_gene_fold(np.maximum(before, 0.0), np.maximum(after, 0.0))
+
+
+def _pattern(design: NDArray[np.float32]) -> bytes:
+    """Return which perturbations a condition has, as bytes."""
+    return np.flatnonzero(np.asarray(design) > _LEAST_DOSE).tobytes()

@@ -119,9 +119,12 @@ class SetupMixin(ModelPart):
         allow_non_integer
             Accept counts that are not integers (corrected for ambient RNA, say).
         perturbation_embeddings_key
-            Key of `adata.uns` with a DataFrame of features, single perturbations in rows: what makes perturbations
-            without cells predictable, which are named there like the others (see `pp.gene_embeddings`). A row of NaN
-            names a perturbation of which nothing is known: the prediction is then what others lead to expect.
+            Key of features of single perturbations: what makes perturbations without cells predictable, which are named
+            there like the others (see `pp.gene_embeddings`). In `adata.uns`, a DataFrame with perturbations in rows or
+            a mapping of each to its features, where NaN alone names a perturbation of which nothing is known: the
+            prediction is then what others lead to expect. Or in `adata.varm`, features of the genes that perturbations
+            are named after: every gene with features can then be asked for, and has a column of the design and weights
+            in the flow, so make the rows NaN of those that nobody will ask for.
 
         Raises
         ------
@@ -176,6 +179,7 @@ class SetupMixin(ModelPart):
         perturbation_key: str | None = None,
         control_category: str = "control",
         dose_key: str | None = None,
+        spatial_key: str | None = None,
         sample_key: str | None = None,
         size_factor_key: str | None = None,
         categorical_covariate_keys: Sequence[str] | None = None,
@@ -198,16 +202,18 @@ class SetupMixin(ModelPart):
         %(param_labels_key)s
         perturbation_key, control_category, dose_key, sample_key
             As in `setup_anndata`.
+        spatial_key
+            Key of `mdata.obsm` with coordinates, or of `obsm` of the RNA modality if `modalities` says so.
         %(param_size_factor_key)s
         %(param_cat_cov_keys)s
         %(param_cont_cov_keys)s
         %(param_modalities)s
             ``rna_layer`` names the modality of the counts; the key of any other argument names that of its column,
-            which otherwise is a column of `mdata.obs`.
+            which otherwise is a column of `mdata.obs` (or, for ``spatial_key``, a key of `mdata.obsm`).
         allow_non_integer
             Accept counts that are not integers.
         perturbation_embeddings_key
-            As in `setup_anndata`; a key of `uns` of the data that hold the perturbation column.
+            As in `setup_anndata`; a key of `uns` or `varm` of the data that hold the perturbation column.
 
         Raises
         ------
@@ -224,6 +230,13 @@ class SetupMixin(ModelPart):
         is_query = kwargs.get("source_registry") is not None
         check_names(rna)
         _check_aligned(mdata, rna, where.rna_layer)
+        if spatial_key is not None:
+            if where.spatial_key not in (None, where.rna_layer):
+                raise DataError(
+                    f"Coordinates cannot be those of modality {where.spatial_key!r}; put them into obsm of the data, "
+                    f"or of modality {where.rna_layer!r}."
+                )
+            check_obsm(mdata if where.spatial_key is None else rna, spatial_key)
         if not is_query:
             columns = [
                 (mdata if modality is None else mdata.mod[modality], key)
@@ -260,6 +273,8 @@ class SetupMixin(ModelPart):
                 REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys, mod_key=where.continuous_covariate_keys
             ),
         ]
+        if spatial_key is not None:
+            mudata_fields.append(fields.MuDataObsmField(keys.SPATIAL_KEY, spatial_key, mod_key=where.spatial_key))
         manager = AnnDataManager(fields=mudata_fields, setup_method_args=setup_method_args)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
@@ -287,7 +302,7 @@ def _check_design(perturbation: _Column, control: str, groups: Sequence[_Column]
         return
     labels = check_labels(data.obs, key, "perturbation")
     vocabulary = Vocabulary.from_labels(labels, control)
-    names = vocabulary.names(vocabulary.design(labels))
+    names = vocabulary.names(vocabulary.sparse_design(labels))
     columns = [check_labels(data.obs, key, "context") for data, key in groups if key is not None]
     contexts = columns[0].str.cat(columns[1:], sep=" | ") if columns else None
     check_control(names, vocabulary.control, contexts)

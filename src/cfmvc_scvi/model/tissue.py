@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
+from cfmvc_scvi.data import condition_table
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.model.asked import Asked, minibatches
 from cfmvc_scvi.model.counterfactual import CounterfactualMixin
 from cfmvc_scvi.model.niche import neighbour_weights
 from cfmvc_scvi.model.plan import Observation
 from cfmvc_scvi.model.question import Change, asked_design, asked_indices
-from cfmvc_scvi.shift import NicheResponse, fit_niche_response
+from cfmvc_scvi.shift import NicheResponse, distance_to_region, fit_niche_response
 
 __all__ = ["TissueMixin"]
 
@@ -49,7 +50,7 @@ class TissueMixin(CounterfactualMixin):
 
         Returns
         -------
-        In the flow's coordinates; a gain of 0 where no response is told from chance.
+        In the flow's coordinates; its `found` is False where no response is told from chance.
 
         Raises
         ------
@@ -63,18 +64,16 @@ class TissueMixin(CounterfactualMixin):
         wanted = asked_design(self._known, perturbation, None) > 0
         data, u = self._in_space(adata)
         get = self.get_anndata_manager(data, required=True).get_from_registry
-        design = np.asarray(get(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY))
-        held, control = ((design > 0) == wanted).all(axis=1) & wanted.any(), ~(design > 0).any(axis=1)
+        designs, code = condition_table(get(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY))
+        present = np.asarray(designs > 0)[code]
+        held, control = (present == wanted).all(axis=1) & wanted.any(), ~present.any(axis=1)
         keys = [REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.BATCH_KEY]
         keys += [CFMVC_REGISTRY_KEYS.SAMPLE_KEY] if self._has_samples else []
         table = np.column_stack([np.asarray(get(key)).reshape(-1) for key in keys])
         groups = np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
-        rng = np.random.default_rng(seed)
-        place, slices = (
-            np.asarray(get(CFMVC_REGISTRY_KEYS.SPATIAL_KEY)),
-            np.asarray(get(REGISTRY_KEYS.BATCH_KEY)).ravel(),
-        )
-        return fit_niche_response(u, held, control, self._pool(data), groups, place, slices, rng)
+        place, slices = self._places(data)
+        pool, rng = neighbour_weights(place, slices), np.random.default_rng(seed)
+        return fit_niche_response(u, held, control, pool, groups, place, slices, rng)
 
     @torch.inference_mode()
     def predict_tissue(
@@ -116,7 +115,7 @@ class TissueMixin(CounterfactualMixin):
         -------
         All cells with their predicted counts. ``obs``: that of the source and ``in_region``. ``obsm``: ``X_cfmvc`` and
         ``X_cfmvc_counterfactual``, intrinsic latents before and after. ``uns["cfmvc"]``: provenance, with the
-        ``niche_gain``.
+        ``niche_gain`` and ``niche_length``.
 
         Raises
         ------
@@ -137,7 +136,9 @@ class TissueMixin(CounterfactualMixin):
         moved = torch.as_tensor(perturbed.obsm["X_cfmvc_counterfactual"], device=self.device)
         source[rows] = self.module.standardise(moved).cpu().numpy() - u[rows]
         held = np.isin(np.arange(len(u)), rows)
-        followed = kwargs.get("strength", 1.0) * niche.spread(held, self._pool(data), steps)
+        place, slices = self._places(data)
+        distance = distance_to_region(held, place, slices)
+        followed = kwargs.get("strength", 1.0) * niche.spread(held, neighbour_weights(place, slices), distance, steps)
         scale = float(self.module.latent_scale)
         after_region = sp.csr_matrix(self._rna(data).X if self._layer is None else self._rna(data).layers[self._layer])
         after_region = _replaced(after_region, rows, perturbed.X)
@@ -148,12 +149,17 @@ class TissueMixin(CounterfactualMixin):
         location = self.module.latent_location.cpu().numpy()
         result.obsm["X_cfmvc"] = (u * scale + location).astype(np.float32)
         result.obsm["X_cfmvc_counterfactual"] = ((u + source + followed) * scale + location).astype(np.float32)
-        result.uns["cfmvc"] = {**perturbed.uns["cfmvc"], "niche_gain": niche.gain, "steps": steps}
+        result.uns["cfmvc"] = {
+            **perturbed.uns["cfmvc"],
+            "niche_gain": niche.gain,
+            "niche_length": niche.length,
+            "steps": steps,
+        }
         return result
 
     @property
     def _layer(self) -> str | None:
-        return self._setup_argument("layer")
+        return self._setup_argument("layer") or self._setup_argument("rna_layer")
 
     def _in_space(self, adata: AnnData | None) -> tuple[Any, Array]:
         """Return validated cells with coordinates, and their latents in the flow's coordinates."""
@@ -165,11 +171,10 @@ class TissueMixin(CounterfactualMixin):
         u = self.module.standardise(torch.as_tensor(mean, device=self.device))
         return data, u.cpu().numpy().astype(float)
 
-    def _pool(self, data: Any) -> sp.csr_matrix:
-        """Return the weights of the neighbours of each cell."""
+    def _places(self, data: Any) -> tuple[Array, NDArray[Any]]:
+        """Return the coordinates of each cell, and the code of its slice."""
         get = self.get_anndata_manager(data, required=True).get_from_registry
-        slices = np.asarray(get(REGISTRY_KEYS.BATCH_KEY)).reshape(-1)
-        return neighbour_weights(np.asarray(get(CFMVC_REGISTRY_KEYS.SPATIAL_KEY)), slices)
+        return np.asarray(get(CFMVC_REGISTRY_KEYS.SPATIAL_KEY)), np.asarray(get(REGISTRY_KEYS.BATCH_KEY)).reshape(-1)
 
     def _following(self, data: Any, counts: sp.csr_matrix, followed: Array, seed: int) -> sp.csr_matrix:
         """Return counts of all cells after they followed their neighbours: `counts`, at latents moved by `followed`."""

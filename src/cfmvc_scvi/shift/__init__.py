@@ -12,9 +12,17 @@ from cfmvc_scvi.shift.goal import EffectGoal, context_weights, effect_goal, with
 from cfmvc_scvi.shift.hill import HillFit, fit_hill
 from cfmvc_scvi.shift.interaction import InteractionFit, fit_interactions, interaction_rows
 from cfmvc_scvi.shift.links import DepthCurve
-from cfmvc_scvi.shift.niche import NicheResponse, fit_niche_response, niche_field
+from cfmvc_scvi.shift.niche import NicheResponse, distance_to_region, fit_niche_response, niche_field
 from cfmvc_scvi.shift.pseudobulk import DEPTH_LEVELS, PseudoBulk, expected_noise, pseudo_bulk
-from cfmvc_scvi.shift.shared import SharedShift, calibrated_factor, expected_weights, own_gene_fold, shared_shift
+from cfmvc_scvi.shift.shared import (
+    SharedShift,
+    calibrated_factor,
+    expected_weights,
+    inner_products,
+    own_gene_fold,
+    shared_of_products,
+    shared_shift,
+)
 from cfmvc_scvi.shift.similarity import (
     context_kernel,
     kernel,
@@ -47,6 +55,7 @@ __all__ = [
     "check_level",
     "context_kernel",
     "context_weights",
+    "distance_to_region",
     "effect_goal",
     "expected_noise",
     "expected_weights",
@@ -55,6 +64,7 @@ __all__ = [
     "fit_niche_response",
     "gene_classes",
     "interaction_rows",
+    "inner_products",
     "interpolate_dose",
     "kernel",
     "latent_shift",
@@ -69,6 +79,7 @@ __all__ = [
     "profile_distances",
     "project_psd",
     "pseudo_bulk",
+    "shared_of_products",
     "shared_shift",
     "similarity_weights",
     "with_decoded",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-__all__ = ["SharedShift", "calibrated_factor", "expected_weights", "own_gene_fold", "shared_shift"]
+__all__ = [
+    "SharedShift",
+    "calibrated_factor",
+    "expected_weights",
+    "inner_products",
+    "own_gene_fold",
+    "shared_of_products",
+    "shared_shift",
+]
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.stats import truncnorm
 
 from cfmvc_scvi.errors import DataError, NonFiniteError
@@ -60,7 +69,7 @@ def shared_shift(shifts: Array) -> SharedShift:
     Weiszfeld's iteration on inner products: at most 100 steps of perturbations^2, after perturbations^2 x columns. When
     a perturbation is left out, the weights of the others keep their proportions.
     """
-    return _shared(_products(shifts))
+    return shared_of_products(inner_products(shifts))
 
 
 def expected_weights(shifts: Array, noise: Array) -> Array:
@@ -97,9 +106,9 @@ def expected_weights(shifts: Array, noise: Array) -> Array:
     Notes
     -----
     Each perturbation is left out, or one of 25 interleaved parts at a time where there are more. Cost: perturbations^2
-    x columns, and at most 26 eigendecompositions. Deterministic.
+    x columns, and at most 26 leading eigenvectors. Deterministic.
     """
-    products, n = _products(shifts), len(shifts)
+    products, n = inner_products(shifts), len(shifts)
     if noise.shape != (n,) or not (np.isfinite(noise) & (noise > 0)).all():
         raise DataError(f"noise must be a positive number for each of {n} shifts, got shape {noise.shape}.")
     if n < _LEAST:
@@ -153,8 +162,8 @@ def _calibrated(along: Array, length: Array) -> float:
     return float(min(factor, 1.0) * max(0.0, 1 - variance / factor**2))
 
 
-def _products(shifts: Array) -> Array:
-    """Inner products of all shifts, (perturbations, perturbations), of which all else is computed."""
+def inner_products(shifts: Array) -> Array:
+    """Inner products of all shifts, (perturbations, perturbations), of which all else is computed; errors as there."""
     if shifts.ndim != 2:
         raise DataError(f"shifts must be (perturbations, columns), got shape {shifts.shape}.")
     bad = int((~np.isfinite(shifts)).any(axis=1).sum())
@@ -163,8 +172,8 @@ def _products(shifts: Array) -> Array:
     return np.asarray(shifts @ shifts.T)
 
 
-def _shared(products: Array) -> SharedShift:
-    """`shared_shift` of shifts with these inner products."""
+def shared_of_products(products: Array) -> SharedShift:
+    """`shared_shift` of shifts with these inner products, (perturbations, perturbations)."""
     if len(products) < _LEAST:
         return SharedShift(np.zeros(len(products)), 0.0)
     weights = _median_weights(products)
@@ -184,11 +193,13 @@ def _real_share(products: Array, noise: Array) -> Array:
 def _median_and_axis(products: Array, noise: Array) -> Array:
     """Weights (2, perturbations) of the geometric median, and of the mean of what is apart from it along its axis."""
     median = _median_weights(products)
-    apart = np.eye(len(products)) - median  # rows: shift less the median
+    along, last = products @ median, len(products) - 1
+    apart = products - along - along[:, None] + median @ along  # inner products of shifts less the median
     scale, real = np.sqrt(noise), _real_share(products, noise)
-    vector = np.linalg.eigh(apart @ products @ apart.T / np.outer(scale, scale))[1][:, -1]
+    vector = eigh(apart / np.outer(scale, scale), subset_by_index=[last, last])[1][:, 0]
     mean = (real * scale) @ vector / real.sum() if real.any() else 0.0
-    return np.stack([median, mean * (vector / scale) @ apart])
+    weights = vector / scale
+    return np.stack([median, mean * (weights - weights.sum() * median)])
 
 
 def _factor_within(along: Array, length: Array) -> float:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from mudata import MuData
 
-from cfmvc_scvi.data import check_control, check_counts, check_labels
-from cfmvc_scvi.errors import CFMVCWarning, DataError, UnknownConditionError, UnsupportedError
+from cfmvc_scvi.data import check_control, check_counts, check_key, check_labels
+from cfmvc_scvi.errors import CFMVCWarning, DataError, UnknownConditionError
 from cfmvc_scvi.model import CFMVC
 
 __all__ = ["diagnose"]
@@ -41,7 +42,7 @@ class _Finding:
 
 
 def diagnose(
-    data: CFMVC | AnnData,
+    data: CFMVC | AnnData | MuData,
     *,
     perturbation_key: str | None = None,
     control_category: str = "control",
@@ -49,6 +50,7 @@ def diagnose(
     sample_key: str | None = None,
     batch_key: str | None = None,
     layer: str | None = None,
+    modalities: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """List what may be wrong, ranked, with remedies; nothing is changed, and nothing is found in what is healthy.
 
@@ -63,6 +65,8 @@ def diagnose(
         A model, or data before they are set up.
     perturbation_key, control_category, labels_key, sample_key, batch_key, layer
         As in `CFMVC.setup_anndata`, for data; those of a model are known.
+    modalities
+        As in `CFMVC.setup_mudata`, for a MuData, of whose modality ``rna_layer`` the `layer` then is.
 
     Returns
     -------
@@ -71,21 +75,46 @@ def diagnose(
 
     Raises
     ------
-    UnsupportedError
-        If the data are a MuData.
+    UnknownConditionError
+        If there is no modality of a name.
+    DataError
+        If the data are a MuData and `modalities` does not say which of them has the counts.
     """
     if isinstance(data, CFMVC):
         keys = dict(data.registry["setup_args"])
+        keys["layer"], modalities = data._layer, keys.get("modalities")
         cells, trained = data.adata, list(_of_model(data))
     else:
         keys = {"perturbation_key": perturbation_key, "control_category": control_category, "labels_key": labels_key}
         keys |= {"sample_key": sample_key, "batch_key": batch_key, "layer": layer}
         cells, trained = data, []
-    if cells is not None and not isinstance(cells, AnnData):
-        raise UnsupportedError("Only an AnnData can be diagnosed; pass the modality with the counts.")
+    if isinstance(cells, MuData):
+        cells, keys = _as_adata(cells, keys, modalities or {})
     found = [*([] if cells is None else _of_data(cells, keys)), *trained]
     ranked = sorted(found, key=lambda finding: _RANKS.index(finding.severity))
     return pd.DataFrame([asdict(finding) for finding in ranked], columns=["severity", "finding", "what", "remedy"])
+
+
+def _as_adata(mdata: MuData, keys: Mapping[str, Any], modalities: Mapping[str, str]) -> tuple[AnnData, dict[str, Any]]:
+    """Return the counts of the RNA modality with the columns named, wherever these are, and the keys for that."""
+    if "rna_layer" not in modalities:
+        raise DataError(
+            f"Name the modality with the counts: modalities={{'rna_layer': {next(iter(mdata.mod), 'rna')!r}}}."
+        )
+    for name in modalities.values():
+        check_key(name, mdata.mod.keys(), "mdata.mod")
+    rna, columns = mdata.mod[modalities["rna_layer"]], {}
+    for argument in ("perturbation_key", "labels_key", "sample_key", "batch_key"):
+        holder = mdata.mod[modalities[argument]] if argument in modalities else mdata
+        key = keys.get(argument)
+        if key is not None and key in holder.obs:
+            columns[key] = holder.obs[key].reindex(rna.obs_names)
+    layer = keys.get("layer")
+    if layer is not None:
+        check_key(layer, rna.layers.keys(), f"mdata.mod[{modalities['rna_layer']!r}].layers")
+    counts = rna.X if layer is None else rna.layers[layer]
+    cells = AnnData(counts, obs=pd.DataFrame(columns, index=rna.obs_names), var=rna.var[[]])
+    return cells, {**keys, "layer": None}
 
 
 def _of_data(adata: AnnData, keys: Mapping[str, Any]) -> Iterator[_Finding]:

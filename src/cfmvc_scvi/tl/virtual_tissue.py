@@ -14,14 +14,13 @@ from matplotlib.path import Path
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeWarning, curve_fit
-from scipy.spatial import cKDTree
 
 from cfmvc_scvi.data import check_key
 from cfmvc_scvi.errors import DataError
 from cfmvc_scvi.metrics import log_normalize
 from cfmvc_scvi.model import CFMVC
 from cfmvc_scvi.model.niche import neighbour_weights
-from cfmvc_scvi.shift import NicheResponse
+from cfmvc_scvi.shift import NicheResponse, distance_to_region
 
 Array = NDArray[np.float64]
 
@@ -50,7 +49,7 @@ def virtual_tissue(
     Parameters
     ----------
     adata
-        A tissue with the registered columns and coordinates.
+        A tissue with the registered columns and coordinates; of a MuData the RNA modality is read and written.
     model
         A trained model with coordinates.
     perturbation
@@ -97,36 +96,34 @@ def virtual_tissue(
         raise DataError("Results cannot be written into a view; pass adata.copy().")
     if hops < 0:
         raise DataError(f"hops is {hops}; pass 0 or more.")
-    check_key(key, adata.obsm.keys(), "adata.obsm")
-    place = np.asarray(adata.obsm[key], dtype=float)
-    batch = model._setup_argument("batch_key")
-    slices = np.zeros(adata.n_obs, dtype=int) if batch is None else pd.factorize(adata.obs[batch])[0]
+    holder, rna = model._holder(adata, "spatial_key"), model._rna(adata)
+    check_key(key, holder.obsm.keys(), "adata.obsm")
+    place, batch = np.asarray(holder.obsm[key], dtype=float), model._column(adata, "batch_key")
+    slices = np.zeros(adata.n_obs, dtype=int) if batch is None else pd.factorize(batch)[0]
     pool = neighbour_weights(place, slices)
-    held = _mask(adata, region, place)
+    held = _mask(rna, region, place)
     for _ in range(hops):
         held = held | (pool.T @ held > 0)
     result = model.predict_tissue(adata, held, perturbation=perturbation, steps=steps, niche=niche, seed=seed, **kwargs)
     before, after = (result.obsm[name].astype(float) for name in ("X_cfmvc", "X_cfmvc_counterfactual"))
     response = np.linalg.norm(after - before, axis=1)
-    distance = _distance(place, slices, held)
+    distance = distance_to_region(held, place, slices)
     responding = response > _RESPONDING * np.median(response[held])
     state = np.where(held, STATES[0], np.where(responding, STATES[1], STATES[2]))
-    genes = pd.Index(result.var_names).get_indexer(adata.var_names)
+    genes = pd.Index(result.var_names).get_indexer(rna.var_names)
     if (genes < 0).any():
         raise DataError(f"{(genes < 0).sum()} genes of the data are not of the model; subset them first.")
-    counts = sp.csr_matrix(
-        adata.X if model._setup_argument("layer") is None else adata.layers[model._setup_argument("layer")]
-    )
-    adata.layers[key_added] = sp.csr_matrix(result.X)[:, genes]
-    adata.obsm[f"X_{key_added}"] = after.astype(np.float32)
-    adata.obs[key_added] = response
-    adata.obs[f"{key_added}_state"] = pd.Categorical(state, categories=list(STATES))
-    adata.obs[f"{key_added}_distance"] = distance
+    counts = sp.csr_matrix(rna.X if model._layer is None else rna.layers[model._layer])
+    rna.layers[key_added] = sp.csr_matrix(result.X)[:, genes]
+    rna.obsm[f"X_{key_added}"] = after.astype(np.float32)
+    rna.obs[key_added] = response
+    rna.obs[f"{key_added}_state"] = pd.Categorical(state, categories=list(STATES))
+    rna.obs[f"{key_added}_distance"] = distance
     outside = ~held & np.isfinite(distance)
-    adata.uns[key_added] = {
+    rna.uns[key_added] = {
         "by_distance": _by_distance(distance[outside], response[outside]),
         "decay_length": _decay_length(distance[outside], response[outside]),
-        "moran": _moran(counts, adata.layers[key_added], pool, adata.var_names),
+        "moran": _moran(counts, rna.layers[key_added], pool, rna.var_names),
         "enrichment": _enrichment(state, pool, np.random.default_rng(seed)),
         "provenance": result.uns["cfmvc"],
     }
@@ -151,14 +148,6 @@ def _mask(adata: AnnData, region: ArrayLike | str, place: Array) -> NDArray[np.b
     if not mask.any():
         raise DataError("There is no cell in the region.")
     return np.asarray(mask, dtype=bool)
-
-
-def _distance(place: Array, slices: NDArray[np.integer], held: NDArray[np.bool_]) -> Array:
-    result = np.full(len(place), np.nan)
-    for code in np.unique(slices[held]):
-        mine = slices == code
-        result[mine] = cKDTree(place[mine & held]).query(place[mine])[0]
-    return result
 
 
 def _by_distance(distance: Array, response: Array) -> pd.DataFrame:
