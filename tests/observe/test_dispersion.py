@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from cfmvc_scvi.config import ObservationConfig
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.observe import perturbed_dispersion, residual_dispersion
+from cfmvc_scvi.observe import perturbed_dispersion, residual_dispersion, split_dispersion
 
 WIDE = ObservationConfig(dispersion_bounds=(1e-6, 1e6))
 
@@ -88,3 +88,15 @@ def test_residual_dispersion_stops_at_its_bound():
         residual_dispersion([2.0], [-0.1])
     with pytest.raises(DataError, match="theta must be finite and > 0"):
         residual_dispersion([0.0], [0.1])
+
+
+def test_differences_between_cells_are_kept_as_far_as_real_cells_differ():
+    theta, cv2 = np.array([0.5, 0.5, 2.0, 50.0, 4.0]), np.array([0.3, 9.0, 3.0, 0.4, 0.0])
+    share, left = split_dispersion(theta, cv2)
+    kept = share**2 * cv2
+    np.testing.assert_allclose((1 + kept) / left + kept, 1 / theta)  # the variance is that of real cells
+    assert share[0] == share[4] == 1 and left[4] == theta[4]
+    assert (share[1:4] < 1).all() and share[3] == 0
+    np.testing.assert_allclose(left[1:4], 50.0)
+    with pytest.raises(DataError, match="heterogeneity_cv2 must be finite"):
+        split_dispersion([2.0], [-0.1])
