@@ -70,7 +70,7 @@ def with_true_mean(model: CFMVC, adata: AnnData, condition: str) -> CFMVC:
     )
     code = reference.condition(model.vocabulary.design(condition, None)[0])
     result = copy.copy(model)
-    goal = reference._goal(code)
+    goal = reference.goals.of(code)
     known = dataclasses.replace(goal, goal=np.maximum(goal.control + change, 0.0))
     result._reference = dataclasses.replace(reference, _goals={**reference._goals, code: known})
     return result
