@@ -55,9 +55,7 @@ def whole(adata: ad.AnnData, context_key: str, least: int) -> tuple[list[str], R
 def without(reference: Reference, group: int) -> Reference:
     """What a model knows that has not seen a group."""
     others = np.arange(len(reference.groups)) != group
-    return replace(
-        reference, groups=reference.groups[others], bulk=reference.bulk.take(others), _goals={}, _calibration=None
-    )
+    return replace(reference, groups=reference.groups[others], bulk=reference.bulk.take(others), _goals={})
 
 
 def held_out(names: list[str], reference: Reference) -> Iterator[dict[str, object]]:
