@@ -5,7 +5,7 @@ import pytest
 
 from cfmvc_scvi.config import EffectConfig
 from cfmvc_scvi.errors import DataError
-from cfmvc_scvi.shift import DepthCurve, EffectGoal, PseudoBulk, context_weights, effect_goal, pseudo_bulk, with_decoded
+from cfmvc_scvi.shift import EffectGoal, PseudoBulk, context_weights, effect_goal, pseudo_bulk, with_decoded
 
 CONFIG = EffectConfig()
 N_GENES = 80
@@ -68,24 +68,9 @@ def test_stretch_undoes_a_posterior_mean_that_is_too_short(nb_counts) -> None:
     goal = effect_goal(control, perturbed, CONFIG, exclude=1)
     plain = effect_goal(control, perturbed, EffectConfig(stretch_bounds=(1.0, 1.0)), exclude=1)
     delta, short = (g.goal[1] - g.control[1] for g in (goal, plain))
-    np.testing.assert_allclose(np.linalg.norm(delta), goal.stretch[1] * np.linalg.norm(short), rtol=0.03)
-    assert np.corrcoef(delta, short)[0, 1] > 0.999  # but for the factor with which levels add up
+    kept = goal.goal[1] > 0
+    np.testing.assert_allclose(delta[kept], goal.stretch[1] * short[kept], atol=1e-12)
     np.testing.assert_allclose(goal.sd[1], goal.stretch[1] * plain.sd[1])
-
-
-def test_expected_levels_add_up_as_those_of_control_cells_do(nb_counts) -> None:
-    control, perturbed = bulks(nb_counts, n_cells=60, fold=20.0)
-    curve = DepthCurve.at(control.depth_quantiles, CONFIG.curve_dispersion)
-
-    def sums(goal: EffectGoal) -> np.ndarray:
-        return curve.level(goal.goal).sum(axis=1) / curve.level(goal.control).sum(axis=1)
-
-    whole = effect_goal(control, perturbed, CONFIG, exclude=0)
-    np.testing.assert_allclose(sums(whole)[0], 1.0, rtol=1e-3)
-    assert (abs(sums(whole)[1:] - 1) > 1e-3).any()  # what was observed stays what it is
-    rising = np.arange(20)  # a part of the genes may gain from the rest
-    part = effect_goal(control.take_genes(rising), perturbed.take_genes(rising), CONFIG, exclude=0)
-    assert sums(part)[0] > 1.2
 
 
 @pytest.mark.parametrize(("fold", "signal"), [(4.0, (0.5, 1.0)), (1.0, (0.0, 0.1))])

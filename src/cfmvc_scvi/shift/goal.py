@@ -18,8 +18,6 @@ from cfmvc_scvi.shift.similarity import profile_distances, similarity_weights
 
 Array = NDArray[np.float64]
 
-_WHOLE = 1e4  # sum of all levels
-
 
 @dataclass(frozen=True)
 class EffectGoal:
@@ -68,9 +66,7 @@ def effect_goal(
 
         clip(sqrt(sum_k w_k (|delta_k|^2 - its expected noise) / |delta|^2), lower, upper)
 
-    over the other contexts k with similarity weights w. An observed context keeps essentially its own mean. Since each
-    gene is estimated by itself, expected levels need not add up to those of the control cells, as parts of 10,000 must:
-    all are multiplied by one factor with which they do. Genes that are not given are taken to stay.
+    over the other contexts k with similarity weights w. An observed context keeps essentially its own mean.
 
     Parameters
     ----------
@@ -121,17 +117,8 @@ def effect_goal(
     squared = np.where(observed, ((measured - control.log_mean) ** 2 - noise).sum(axis=1), 0.0)
     length = np.sqrt(np.maximum(weights @ squared, 0.0) / np.maximum((delta**2).sum(axis=1), np.finfo(float).tiny))
     stretch = np.where(observed, 1.0, np.clip(length, *config.stretch_bounds))
-    goal = _closed(np.maximum(control.log_mean + stretch[:, None] * delta, 0.0), control, curve, observed)
+    goal = np.maximum(control.log_mean + stretch[:, None] * delta, 0.0)
     return EffectGoal(goal, sd * stretch[:, None], control.log_mean, stretch, weights, observed)
-
-
-def _closed(goal: Array, control: PseudoBulk, curve: DepthCurve, observed: NDArray[np.bool_]) -> Array:
-    """Multiply the levels of contexts that were not observed by the factor with which they add up to the control's."""
-    level, before = curve.level(goal), curve.level(control.log_mean)
-    rest = np.maximum(_WHOLE - control.rate.sum(axis=1, keepdims=True), 0.0)
-    total = level.sum(axis=1, keepdims=True) + rest
-    factor = (before.sum(axis=1, keepdims=True) + rest) / np.where(total > 0, total, 1.0)
-    return np.where(observed[:, None], goal, curve.log_mean(level * factor))
 
 
 def with_decoded(goal: EffectGoal, decoded: Array | None, share: float) -> EffectGoal:
