@@ -85,10 +85,10 @@ def test_unknown_perturbations_name_the_argument():
 
 
 def test_a_mapping_is_a_table():
-    rows = {"A": [1.0, 0.0], "new": np.array([2, 3]), "unknown": [np.nan, np.nan]}
+    rows = {"A": [1.0, 0.0], "new": np.array([2, 3]), "unknown": [np.nan, np.nan], "alone": np.nan}
     frame = check_embeddings(rows, "here", KNOWN)
     assert list(frame.index) == list(rows) and frame.loc["new"].tolist() == [2.0, 3.0]
-    assert frame.loc["unknown"].isna().all()
+    assert frame.loc[["unknown", "alone"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("kind", ["array", "frame", "sparse"])

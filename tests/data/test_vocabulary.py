@@ -241,3 +241,10 @@ def test_one_dose_per_label() -> None:
 def test_missing_label_is_refused() -> None:
     with pytest.raises(DataError, match="1 label missing"):
         VOCABULARY.design(["A", None])
+
+
+@pytest.mark.parametrize("kind", [int, bool, np.float32])
+def test_conditions_are_told_apart_in_any_kind_of_number(kind: type) -> None:
+    rows, codes = condition_table(np.array([[0, 1], [1, 0], [0, 0]], dtype=kind))
+    np.testing.assert_array_equal(rows[codes], [[0, 1], [1, 0], [0, 0]])
+    assert not rows[0].any()

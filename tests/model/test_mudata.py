@@ -11,7 +11,7 @@ from mudata import MuData
 from scvi import settings
 
 from cfmvc_scvi import CFMVC, tl
-from cfmvc_scvi.errors import DataError, UnknownConditionError
+from cfmvc_scvi.errors import DataError, UnknownConditionError, UnsupportedError
 from cfmvc_scvi.shift import NicheResponse
 
 IN_RNA = dict.fromkeys(("rna_layer", "perturbation_key", "labels_key"), "rna")
@@ -179,6 +179,9 @@ def test_what_is_wrong_with_several_modalities_is_said(mdata, model):
     alone = mdata.mod["rna"].copy()
     alone.obs["batch"] = mdata.obs["batch"].to_numpy()
     pd.testing.assert_frame_equal(found, tl.diagnose(alone, **keys))
+    lacking = tl.diagnose(mdata, **keys, modalities=IN_RNA, control_category="nobody")
+    pd.testing.assert_frame_equal(lacking, tl.diagnose(alone, **keys, control_category="nobody"))
+    assert "no_control" in set(lacking["finding"])
     assert set(found["finding"]) <= set(tl.diagnose(model)["finding"])
     assert mdata.mod["rna"].obs.columns.tolist() == before
     mdata.mod["rna"].layers["log"] = np.log1p(mdata.mod["rna"].X.toarray())
@@ -190,3 +193,16 @@ def test_what_is_wrong_with_several_modalities_is_said(mdata, model):
         tl.diagnose(mdata, **keys)
     with pytest.raises(UnknownConditionError, match="dna"):
         tl.diagnose(mdata, **keys, modalities={"rna_layer": "dna"})
+
+
+def test_columns_of_one_name_in_two_modalities_are_told_apart(mdata):
+    mdata.mod["protein"].obs["group"] = mdata.mod["rna"].obs["perturbation"].reindex(mdata.mod["protein"].obs_names)
+    mdata.mod["rna"].obs["group"] = mdata.mod["rna"].obs["cell_type"]
+    keys = {"perturbation_key": "group", "labels_key": "group"}
+    found = tl.diagnose(mdata, **keys, modalities=IN_RNA | {"perturbation_key": "protein", "labels_key": "rna"})
+    assert "no_control" not in set(found["finding"])
+
+
+def test_what_is_no_data_is_refused():
+    with pytest.raises(UnsupportedError, match="DataFrame"):
+        tl.diagnose(pd.DataFrame())

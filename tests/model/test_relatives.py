@@ -104,3 +104,11 @@ def test_a_condition_is_found_by_its_perturbations_and_doses(rng):
         assert relatives.condition(design * np.float32(1 + 1e-7)) == code
     for unseen in ([1, 1, 0], [0, 1, 0], [1, 2, 1e-3]):
         assert relatives.condition(np.array(unseen, dtype=np.float32)) == -1
+
+
+def test_doses_are_told_apart_in_whatever_unit_they_are(rng):
+    relatives = screen(rng, 3)
+    relatives.designs[:] *= np.float32(1e-7)
+    relatives.designs[3] = 5 * relatives.designs[1]
+    assert [relatives.condition(design) for design in relatives.designs] == [0, 1, 2, 3]
+    assert relatives.condition(2 * relatives.designs[1]) == -1

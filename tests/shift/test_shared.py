@@ -166,3 +166,10 @@ def test_bad_input_is_named(rng):
     broken[1, 1] = np.nan
     with pytest.raises(NonFiniteError, match="1 perturbations"):
         shared_shift(broken)
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1e4, 1.0), (-1e4, 0.0), (2.0, 1.0)])
+def test_the_factor_is_within_bounds_however_far_outside_data_are(rng, factor, expected):
+    length = rng.random(20) + 1
+    along = factor * length + 1e-4 * rng.normal(size=20)
+    assert _factor_within(along, length) == pytest.approx(expected, abs=1e-6)

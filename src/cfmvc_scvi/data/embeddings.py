@@ -121,6 +121,9 @@ def check_embeddings(values: Any, where: str, vocabulary: Vocabulary) -> pd.Data
 def _as_table(values: Mapping[Any, Any], where: str) -> pd.DataFrame:
     """Return the features of each perturbation as rows."""
     rows = {name: np.asarray(row).reshape(-1) for name, row in values.items()}
+    unknown = [name for name, row in rows.items() if len(row) == 1 and pd.isna(row[0])]
+    most_features = max(map(len, rows.values()), default=0)
+    rows |= {name: np.full(most_features, np.nan) for name in unknown}
     lengths = {name: len(row) for name, row in rows.items()}
     if len(set(lengths.values())) > 1:
         least, most = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)

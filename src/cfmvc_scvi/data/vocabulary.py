@@ -291,6 +291,7 @@ def condition_table(design: Any) -> tuple[NDArray[np.floating], NDArray[np.intp]
         If an entry is negative or NaN: control would not come first.
     """
     design = design if sp.issparse(design) else np.asarray(design)
+    design = design if np.issubdtype(design.dtype, np.floating) else design.astype(np.float64)
     if not ((design.data if sp.issparse(design) else design) >= 0).all():
         raise DataError("a design holds doses, which are >= 0 and not NaN; build it with Vocabulary.design")
     n_perturbations = design.shape[1]

@@ -57,7 +57,8 @@ class Plan:
     mean_fractions
         Mean decoded shares of the reference cells before and after, None where cells are not told apart.
     differences
-        Share of the differences between cells that goes into their rates, one for all genes or `(genes,)`.
+        Share of the differences between cells that goes into their rates, before and after, one for all genes or
+        `(genes,)`.
     """
 
     own_rate: Array
@@ -66,7 +67,7 @@ class Plan:
     partners: NDArray[np.int64]
     partner_probability: Array
     mean_fractions: tuple[Array, Array] | None = None
-    differences: float | Array = 0.0
+    differences: tuple[float | Array, float | Array] = (0.0, 0.0)
 
 
 @dataclass
@@ -235,7 +236,8 @@ class Observation:
                 means = after.mean_fractions
                 if before.mean_fractions is not None and means is not None:
                     means = before.mean_fractions[1], means[1]
-                self._cache[key] = replace(after, own_rate=before.rate, mean_fractions=means)
+                shares = before.differences[1], after.differences[1]
+                self._cache[key] = replace(after, own_rate=before.rate, mean_fractions=means, differences=shares)
         return self._cache[key]
 
     def goal(self, cells: CellBatch, own: Group, wanted: Group) -> Array:
@@ -275,21 +277,21 @@ class Observation:
     def _with_differences(self, plan: Plan, shares: Shares) -> Plan:
         """Return a plan whose cells differ by the flow as far as real cells do, and whose noise is the rest.
 
-        Before and after are damped alike, so that a cell that does not respond keeps its counts.
+        Before and after are damped alike, so that cells keep their counts where nothing responds.
         """
-        undamped = replace(plan, differences=self.heterogeneity)
+        undamped = replace(plan, differences=(self.heterogeneity, self.heterogeneity))
         variation = self._relative(undamped, shares.before, shares.after)[1].var(axis=0)
         kept, theta = split_dispersion(plan.theta, variation, self.config)
-        return replace(plan, differences=self.heterogeneity * kept, theta=theta)
+        share = self.heterogeneity * kept
+        return replace(plan, differences=(share, share), theta=theta)
 
     def _cell_rates(self, plan: Plan, shares: Shares, rows: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return the rates of these cells in CP10k, before and after: `(genes,)` of all, or `(cells, genes)`."""
         if plan.mean_fractions is None:
             return plan.own_rate, plan.rate
-        settings = plan.differences, self.config.largest_profile
-        means = plan.mean_fractions
-        before = cell_rates(shares.before[rows], means[0], plan.own_rate, *settings)
-        return before, cell_rates(shares.after[rows], means[1], plan.rate, *settings)
+        means, (own, wanted), most = plan.mean_fractions, plan.differences, self.config.largest_profile
+        before = cell_rates(shares.before[rows], means[0], plan.own_rate, own, most)
+        return before, cell_rates(shares.after[rows], means[1], plan.rate, wanted, most)
 
     def _profiles(self, plan: Plan, shares: Shares, rows: NDArray[np.int64]) -> tuple[Array, Array] | None:
         """Return the rates of these cells relative to their context's, before and after; None if all are alike."""
@@ -302,8 +304,8 @@ class Observation:
         assert plan.mean_fractions is not None
         most = self.config.largest_profile
         before, after = (
-            relative_profile(share, mean, plan.differences, most)
-            for share, mean in zip(shares, plan.mean_fractions, strict=True)
+            relative_profile(share, mean, kept, most)
+            for share, mean, kept in zip(shares, plan.mean_fractions, plan.differences, strict=True)
         )
         return before, after
 

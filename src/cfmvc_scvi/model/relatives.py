@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 _KEPT = 16  # regressions, one for each dose
 _MOST_LENDERS = 512  # single perturbations whose common shift is sought: more of them do not make it better known
-_LEAST_DOSE = 1e-6  # and the largest difference between equal doses
+_SAME = 1e-5  # largest relative difference between equal doses, in whatever unit they are
 _PSEUDOCOUNT = EffectConfig().pseudocount
 
 
@@ -106,7 +106,7 @@ class Relatives:
     def condition(self, design: NDArray[np.float32]) -> int:
         """Return the code of a design row, -1 where it was not seen."""
         alike = self._codes.get(_pattern(design), [])
-        found = np.flatnonzero(np.isclose(self.designs[alike], design, atol=_LEAST_DOSE).all(axis=1))
+        found = np.flatnonzero(np.isclose(self.designs[alike], design, rtol=_SAME, atol=0.0).all(axis=1))
         return alike[found[0]] if len(found) else -1
 
     @cached_property
@@ -141,11 +141,10 @@ class Relatives:
     def shared_weights(self, condition: int) -> Array:
         """Return how much the cells of each condition count in what others lead to expect, `(contexts, conditions)`.
 
-        Row k weighs the other single perturbations in context k (512 of them, where there are more) by their
-        `shared_shift`, and control by the rest. A
-        combination is expected to do the sum of what its parts do, so that what is learnt of it over contexts is their
-        interaction; where a part was not seen by itself at this dose in some context, only control counts. Computed
-        once.
+        Row k weighs the other single perturbations in context k (of more than 512, some 512 evenly chosen) by their
+        `shared_shift`, and control by the rest. A combination is expected to do the sum of what its parts do, so that
+        what is learnt of it over contexts is their interaction; where a part was not seen by itself at this dose in
+        some context, only control counts. Computed once.
         """
         part = int(self._part[condition])
         lends = any((self._part[codes] == part).any() for codes, _ in self._lenders)
@@ -172,7 +171,11 @@ class Relatives:
         design = self.designs[condition]
         weights = control.copy()
         for part in np.flatnonzero(design):
-            same = [code for code in self.alone(int(part)) if np.isclose(self.designs[code, part], design[part])]
+            same = [
+                code
+                for code in self.alone(int(part))
+                if np.isclose(self.designs[code, part], design[part], rtol=_SAME, atol=0.0)
+            ]
             if not same or (self._table[same[0]] < 0).any():
                 return control
             weights[:, same[0]] = 1.0
@@ -310,4 +313,4 @@ class Relatives:
 
 def _pattern(design: NDArray[np.float32]) -> bytes:
     """Return which perturbations a condition has, as bytes."""
-    return np.flatnonzero(np.asarray(design) > _LEAST_DOSE).tobytes()
+    return np.flatnonzero(np.asarray(design) > 0).tobytes()

@@ -73,7 +73,7 @@ def _summed(u: Array, pmf: Array, ratio: Array, size: Array) -> tuple[Array, NDA
 
     Returns
     -------
-    k, and the elements of which more than `_TERMS` terms are needed, where k is not set.
+    k, and the elements of which more than `_TERMS` terms are needed, where k is below the count.
 
     References
     ----------

@@ -248,10 +248,11 @@ class _Tissue:
         rest = self._less_trend(np.hstack([laws, self.state])[asked], asked)
         fields, values = np.hsplit(rest, [laws.shape[1]])
         length, total = (fields**2).sum(axis=0), (values**2).sum()
-        if not (length.min() > 0 and total > 0):
-            return np.zeros(len(length)), np.zeros((len(length), values.shape[1]))
         products = fields.T @ values
-        return (products**2).sum(axis=1) / length / total, products / length[:, None]
+        known = length > 0  # a field that reaches no cell asked explains nothing
+        length = np.where(known, length, 1.0)
+        share = (products**2).sum(axis=1) / length / total if total > 0 else np.zeros(len(length))
+        return np.where(known, share, 0.0), np.where(known[:, None], products / length[:, None], 0.0)
 
     def _less_trend(self, values: Array, asked: NDArray[np.bool_]) -> Array:
         """Return values of the cells asked less the means of their groups and the trends of their areas."""

@@ -26,6 +26,7 @@ Array = NDArray[np.float64]
 _LEAST = 3  # perturbations without which nothing can be said of how alike they are
 _ITERATIONS = 100
 _TOLERANCE = 1e-6
+_FAR = 30.0  # errors
 _PARTS = 25  # in which perturbations are left out, one by one if there are no more
 
 
@@ -76,7 +77,7 @@ def expected_weights(shifts: Array, noise: Array) -> Array:
     r"""Weights of the shifts whose sum is to be expected of a perturbation of which nothing is known.
 
     Most perturbations do little but what all share, a few are strong, and these are often alike. With m the geometric
-    median and v the first right singular vector of :math:`\Delta_p - m`, each divided by its noise, the sum is
+    median and v the first right singular vector of :math:`\Delta_p - m`, rows over the roots of their noise, it is
 
     .. math:: \phi \left(m + \lambda\, v \, \frac{\sum_p r_p\, v \cdot (\Delta_p - m)}{\sum_p r_p}\right), \quad
         r_p = \sqrt{\left(1 - n_p / |\Delta_p|^2\right)_+}
@@ -211,7 +212,9 @@ def _factor_within(along: Array, length: Array) -> float:
     error = np.sqrt(((along - factor * length) ** 2).sum() * n / (n - 1)) / total
     if not error > 0:
         return float(np.clip(factor, 0.0, 1.0))
-    return float(truncnorm.mean(-factor / error, (1 - factor) / error, factor, error))
+    if max(-factor, factor - 1) > _FAR * error:  # so far outside that scipy's mean is no number
+        return float(np.clip(factor, 0.0, 1.0))
+    return float(np.clip(truncnorm.mean(-factor / error, (1 - factor) / error, factor, error), 0.0, 1.0))
 
 
 def _median_weights(products: Array) -> Array:

@@ -14,7 +14,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from cfmvc_scvi.data import check_control, check_counts, check_key, check_labels
-from cfmvc_scvi.errors import CFMVCWarning, DataError, UnknownConditionError
+from cfmvc_scvi.errors import CFMVCWarning, DataError, UnknownConditionError, UnsupportedError
 from cfmvc_scvi.model import CFMVC
 
 __all__ = ["diagnose"]
@@ -77,6 +77,8 @@ def diagnose(
     ------
     UnknownConditionError
         If there is no modality of a name.
+    UnsupportedError
+        If the data are neither a model nor an AnnData or MuData.
     DataError
         If the data are a MuData and `modalities` does not say which of them has the counts.
     """
@@ -89,7 +91,9 @@ def diagnose(
         keys |= {"sample_key": sample_key, "batch_key": batch_key, "layer": layer}
         cells, trained = data, []
     if isinstance(cells, MuData):
-        cells, keys = _as_adata(cells, keys, modalities or {})
+        cells, keys = _as_adata(cells, keys, {name: each for name, each in (modalities or {}).items() if each})
+    if cells is not None and not isinstance(cells, AnnData):
+        raise UnsupportedError(f"A {type(cells).__name__} cannot be diagnosed; pass a model, an AnnData or a MuData.")
     found = [*([] if cells is None else _of_data(cells, keys)), *trained]
     ranked = sorted(found, key=lambda finding: _RANKS.index(finding.severity))
     return pd.DataFrame([asdict(finding) for finding in ranked], columns=["severity", "finding", "what", "remedy"])
@@ -108,13 +112,13 @@ def _as_adata(mdata: MuData, keys: Mapping[str, Any], modalities: Mapping[str, s
         holder = mdata.mod[modalities[argument]] if argument in modalities else mdata
         key = keys.get(argument)
         if key is not None and key in holder.obs:
-            columns[key] = holder.obs[key].reindex(rna.obs_names)
+            columns[argument] = holder.obs[key].reindex(rna.obs_names)
     layer = keys.get("layer")
     if layer is not None:
         check_key(layer, rna.layers.keys(), f"mdata.mod[{modalities['rna_layer']!r}].layers")
     counts = rna.X if layer is None else rna.layers[layer]
     cells = AnnData(counts, obs=pd.DataFrame(columns, index=rna.obs_names), var=rna.var[[]])
-    return cells, {**keys, "layer": None}
+    return cells, {**keys, **{argument: argument for argument in columns}, "layer": None}
 
 
 def _of_data(adata: AnnData, keys: Mapping[str, Any]) -> Iterator[_Finding]:

@@ -97,7 +97,7 @@ def virtual_tissue(
     if hops < 0:
         raise DataError(f"hops is {hops}; pass 0 or more.")
     holder, rna = model._holder(adata, "spatial_key"), model._rna(adata)
-    check_key(key, holder.obsm.keys(), "adata.obsm")
+    check_key(key, holder.obsm.keys(), "obsm")
     place, batch = np.asarray(holder.obsm[key], dtype=float), model._column(adata, "batch_key")
     slices = np.zeros(adata.n_obs, dtype=int) if batch is None else pd.factorize(batch)[0]
     pool = neighbour_weights(place, slices)
