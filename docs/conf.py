@@ -70,7 +70,7 @@ _OTHERS = (
 )
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(_OTHERS.split())})\..*"),
-    ("py:class", r"AnnData|Array|HubModel|MuData|NDArray|PCA|Path|Tensor|dict\[str|sp\.csr_matrix"),  # annotations left as texts
+    ("py:class", r"AnnData|Array|HubModel|MuData|NDArray|PCA|Path|Tensor|dict\[str|sp\.csr_matrix"),  # left as texts
     ("py:class", r"cfmvc_scvi\.(model\.(networks\.Networks|reference\.Reference)|runtime\.asked\.Asked)"),  # private
 ]
 if os.environ.get("READTHEDOCS") == "True":
