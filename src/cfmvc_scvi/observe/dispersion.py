@@ -106,8 +106,7 @@ def residual_dispersion(
         If shapes differ or a value is out of range.
     """
     settings = config or ObservationConfig()
-    total = gene_vector("theta", theta, np.size(theta), positive=True)
-    known = gene_vector("heterogeneity_cv2", heterogeneity_cv2, len(total))
+    total, known = _dispersions(theta, heterogeneity_cv2)
     return 1 / np.maximum((1 / total - known) / (1 + known), 1 / settings.dispersion_bounds[1])
 
 
@@ -139,10 +138,14 @@ def split_dispersion(
         If shapes differ or a value is out of range.
     """
     settings = config or ObservationConfig()
-    total = gene_vector("theta", theta, np.size(theta), positive=True)
-    known = gene_vector("heterogeneity_cv2", heterogeneity_cv2, len(total))
+    total, known = _dispersions(theta, heterogeneity_cv2)
     floor = 1 / settings.dispersion_bounds[1]
     most = np.maximum((1 / total - floor) / (1 + floor), 0.0)
     kept = np.minimum(known, most)
     share = np.sqrt(np.divide(kept, known, out=np.ones_like(known), where=known > 0))
     return share, residual_dispersion(total, kept, settings)
+
+
+def _dispersions(theta: ArrayLike, heterogeneity_cv2: ArrayLike) -> tuple[Array, Array]:
+    total = gene_vector("theta", theta, np.size(theta), positive=True)
+    return total, gene_vector("heterogeneity_cv2", heterogeneity_cv2, len(total))
