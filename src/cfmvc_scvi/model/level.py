@@ -28,6 +28,8 @@ class Level:
         Share of each of them, > 0; equal if empty.
     extrapolated
         Whether a dose lies beyond those seen.
+    depth_change
+        Expected change of the cells' mean log depth from that of control cells.
     """
 
     mean: Array
@@ -36,6 +38,7 @@ class Level:
     partner_conditions: tuple[int, ...]
     extrapolated: bool = False
     partner_shares: tuple[float, ...] = ()
+    depth_change: float = 0.0
 
     @property
     def partners(self) -> list[tuple[int, float]]:

@@ -248,6 +248,12 @@ class Observation:
         change = reference.level(wanted.row, wanted.context).mean - reference.level(own.row, own.context).mean
         return np.maximum(level + self.engine.strength * change + self._batch_shift(cells, own, wanted), 0.0)
 
+    def depth_change(self, own: Group, wanted: Group) -> float:
+        """Return the change of mean log depth that is expected of cells of `own` as `wanted`."""
+        reference = self.engine.reference
+        before, after = (reference.level(group.row, group.context).depth_change for group in (own, wanted))
+        return self.engine.strength * (after - before)
+
     def noise_of(self, wanted: Group) -> tuple[Array, NDArray[np.int64], Array]:
         """Return the inverse dispersion of a group, the panel's rows that lend it noise, and their probability."""
         level = self.engine.reference.level(wanted.row, wanted.context)
@@ -270,9 +276,12 @@ class Observation:
             plan = self._with_differences(replace(plan, mean_fractions=means), shares)
             profiles = self._relative(plan, shares.before, shares.after)
         noise = self._noise(cells.names, counts, plan)
-        goal = self.goal(cells, own, wanted)
-        config = replace(self.config, match_depth_change=0.0) if same_depth else self.config
-        return replace(plan, rate=match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config).rate)
+        goal, deeper = self.goal(cells, own, wanted), self.depth_change(own, wanted)
+        config = self.config
+        if same_depth:
+            config, deeper = replace(config, match_depth_change=0.0), 0.0
+        matched = match_rates(counts, goal, own_rate, plan.theta, *noise, profiles, config, deeper)
+        return replace(plan, rate=matched.rate)
 
     def _with_differences(self, plan: Plan, shares: Shares) -> Plan:
         """Return a plan whose cells differ by the flow as far as real cells do, and whose noise is the rest.

@@ -159,7 +159,8 @@ class Reference:
             return control
         if code > 0:
             goal, row = self.goals.of(code), self._row(context)
-            return Level(self._mean(code, row), goal.sd[row], bool(goal.observed[row]), (code,))
+            change = float(self.goals.depth_changes(code)[row])
+            return Level(self._mean(code, row), goal.sd[row], bool(goal.observed[row]), (code,), depth_change=change)
         parts = np.flatnonzero(design)
         levels = [self._dose_level(int(part), float(design[part]), context) for part in parts]
         if len(levels) == 1:
@@ -169,7 +170,8 @@ class Reference:
         mean = additive_goal(control.mean, [*(level.mean - control.mean for level in levels), together])
         sd = np.sqrt(sum(level.sd**2 for level in levels) + error**2)
         partners, shares = zip(*(pair for level in levels for pair in level.partners), strict=True)
-        return Level(mean, sd, False, partners, any(level.extrapolated for level in levels), shares)
+        far, change = any(level.extrapolated for level in levels), sum(level.depth_change for level in levels)
+        return Level(mean, sd, False, partners, far, shares, change)
 
     def _mean(self, code: int, row: int) -> Array:
         """Return the mean log1p CP10k `(genes,)` of a seen condition in a context, in the light of its other doses."""
@@ -195,11 +197,12 @@ class Reference:
         control = self.control_level(context)
         levels = [self.level(self.designs[code], context) for code in codes]
         doses = self.designs[codes, part].astype(float)
-        deltas = np.stack([level.mean - control.mean for level in levels])
+        deltas = np.stack([np.append(level.mean - control.mean, level.depth_change) for level in levels])
         delta, extrapolated = interpolate_dose(doses, deltas, dose)
         nearest = int(np.argmin(np.abs(np.log1p(doses) - np.log1p(dose))))
-        mean = np.maximum(control.mean + delta, 0.0)
-        return Level(mean, levels[nearest].sd, False, (int(codes[nearest]),), extrapolated)
+        mean = np.maximum(control.mean + delta[:-1], 0.0)
+        lenders, change = (int(codes[nearest]),), float(delta[-1])
+        return Level(mean, levels[nearest].sd, False, lenders, extrapolated, depth_change=change)
 
     def _unseen_level(self, part: int, dose: float, context: int) -> Level:
         shift, row = self._unseen(part, dose), self._row(context)
@@ -209,7 +212,8 @@ class Reference:
         partners = {0: 1 - float(positive.sum())} | dict(zip(shift.conditions.tolist(), positive.tolist(), strict=True))
         lenders = {code: share for code, share in partners.items() if share > 0}
         mean = np.maximum(self.control_level(context).mean + shift.mean[row], 0.0)
-        return Level(mean, shift.sd[row], False, tuple(lenders), False, tuple(lenders.values()))
+        depth_change = sum(share * self.goals.depth_changes(code)[row] for code, share in lenders.items() if code)
+        return Level(mean, shift.sd[row], False, tuple(lenders), False, tuple(lenders.values()), float(depth_change))
 
     def _unseen(self, part: int, dose: float) -> UnseenShift:
         if (part, dose) not in self._unseen_shifts:

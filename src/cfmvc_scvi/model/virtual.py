@@ -141,7 +141,8 @@ class VirtualCells:
             kept, theta = split_dispersion(observation.noise_of(group)[0], variation, observation.config)
             differences = observation.heterogeneity * kept
             profile = self._profile(drawn.shares, mean_share, differences)
-            rate = _matching_rates(goal, drawn.depth, theta, self._uniforms(names), profile, observation.config)
+            deeper = observation.depth_change(own, group)
+            rate = _matching_rates(goal, drawn.depth, theta, self._uniforms(names), profile, observation.config, deeper)
             self._rates[group] = _Rates(rate, theta, mean_share, differences)
         return self._rates[group]
 
@@ -160,11 +161,17 @@ def _counts_around(rates: _Rates, depth: Array, uniforms: Array, profile: Array)
 
 
 def _matching_rates(
-    goal: Array, depth: Array, theta: Array, uniforms: Array, profile: Array, config: ObservationConfig
+    goal: Array,
+    depth: Array,
+    theta: Array,
+    uniforms: Array,
+    profile: Array,
+    config: ObservationConfig,
+    depth_change: float,
 ) -> Array:
     """Return the gene rates `(genes,)` at which `_counts_around` them have the mean log1p CP10k `goal`."""
     rest, own, size, noise, profiles = _rest_of(depth, theta, uniforms, profile)
-    return match_rates(rest, np.append(goal, 0.0), own, size, noise, noise, profiles, config).rate[:-1]
+    return match_rates(rest, np.append(goal, 0.0), own, size, noise, noise, profiles, config, depth_change).rate[:-1]
 
 
 def _rest_of(

@@ -56,6 +56,7 @@ def match_rates(
     superposition_uniforms: ArrayLike,
     profiles: tuple[ArrayLike, ArrayLike] | None = None,
     config: ObservationConfig | None = None,
+    depth_change: float = 0.0,
 ) -> RateMatch:
     """Rates at which the coupled counts of these cells have mean log1p CP10k equal to `goal`, gene by gene.
 
@@ -66,8 +67,9 @@ def match_rates(
 
     The depths are those of the new counts, so that all genes depend on all. Their ratios between cells follow the
     counts; their level, the mean log depth, is held while genes are sought and then moved by Newton's method. Goals
-    whose CP10k do not add up to 1e4 ask for a change of depth, in dense data without bound; beyond
-    `match_depth_change` it is refused, and rates are those that reach the goal at the depth allowed.
+    whose CP10k do not add up to 1e4 ask for a change of depth, in dense data without bound; further than
+    `match_depth_change` from the depth expected it is refused, and rates are those that reach the goal at the depth
+    allowed.
 
     Parameters
     ----------
@@ -82,6 +84,9 @@ def match_rates(
         are 1.
     config
         `match_iterations`, `match_tolerance`, `match_depth_change` and `depth_levels`.
+    depth_change
+        Expected change of the mean log depth. The goal is one at the depths of the cells as they are; it is met as the
+        same expression appears at the depths expected, by the curve of `expected_log1p_curve`.
 
     Returns
     -------
@@ -112,7 +117,7 @@ def match_rates(
         uniform_matrix("superposition_uniforms", superposition_uniforms, matrix.shape),
         profile_pair(profiles, matrix.shape),
     )
-    search = _Search(cells, gene_vector("goal", np.maximum(goal, 0), n_genes), settings)
+    search = _Search(cells, gene_vector("goal", np.maximum(goal, 0), n_genes), settings, depth_change)
     while search.n_iterations < settings.match_iterations:
         genes = search.pending()
         if genes.size <= _FEW * n_genes and search.depth_is_off():
@@ -129,11 +134,19 @@ def match_rates(
 class _Search:
     """State of the matching: current rates and counts, and a bracket around the root of each gene."""
 
-    def __init__(self, cells: PreparedCells, goal: Array, settings: ObservationConfig) -> None:
-        self.cells, self.goal, self.depth_change = cells, goal, settings.match_depth_change
+    def __init__(self, cells: PreparedCells, goal: Array, settings: ObservationConfig, depth_change: float) -> None:
+        self.cells, self.depth_change = cells, settings.match_depth_change
         self.rate = cells.own_rate.copy()
         depth = depth_of(cells.counts)
-        self.curve = expected_log1p_curve(_GRID, depth, np.full(len(_GRID), np.median(cells.theta)), settings)
+        size = np.full(len(_GRID), np.median(cells.theta))
+        self.curve = expected_log1p_curve(_GRID, depth, size, settings)
+        if depth_change:
+            factor = np.exp(depth_change)
+            level = np.interp(goal, self.curve, _GRID)
+            # the rates of counts are in units of the depth before, of which the new depths have `factor`
+            self.curve = expected_log1p_curve(_GRID / factor, depth * factor, size, settings)
+            goal, depth = np.interp(level * factor, _GRID, self.curve), depth * factor
+        self.goal = goal
         self.tally = Tally(cells.counts.T)
         self.slope = np.gradient(self.curve[1:], np.log(_GRID[1:]))
         self.depth = np.maximum(depth, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cfmvc_scvi.shift.combine import additive_goal, averaged_goal, interpolate_dose, monotone_effects
 from cfmvc_scvi.shift.conformal import Calibration, LeftOut, calibrate, check_level, leave_one_out, pairs_to_leave_out
+from cfmvc_scvi.shift.depth import depth_changes
 from cfmvc_scvi.shift.empirical_bayes import EffectPosterior, posterior_level
 from cfmvc_scvi.shift.epistasis import GENE_CLASSES, PairFit, gene_classes, pair_fit
 from cfmvc_scvi.shift.features import FeatureRegression, UnseenEffect
@@ -55,6 +56,7 @@ __all__ = [
     "check_level",
     "context_kernel",
     "context_weights",
+    "depth_changes",
     "distance_to_region",
     "effect_goal",
     "expected_noise",
