@@ -101,6 +101,31 @@ def test_a_change_of_depth_that_the_goals_imply_is_found_fast(factor):
     assert np.median(matched.rate / own) == pytest.approx(factor, rel=0.15)
 
 
+@pytest.mark.parametrize("n_genes", [25, 400], ids=["dense", "sparse"])
+@pytest.mark.parametrize("change", [-0.4, 0.3])
+def test_the_same_expression_is_met_at_the_depth_that_is_expected(n_genes, change):
+    counts, own, theta, thin, add = reference(n_cells=400, n_genes=n_genes)
+    matched = match_rates(counts, mean_log1p(counts), own, theta, thin, add, depth_change=change)
+    coupled = couple_counts(counts, own, matched.rate, theta, thin, add)
+    moved = np.log(coupled.sum(axis=1) / counts.sum(axis=1)).mean()
+    assert matched.converged.all()
+    assert moved == pytest.approx(change, abs=0.05)
+    often = np.asarray(counts.mean(axis=0)).ravel() > 0.2
+    np.testing.assert_allclose(np.log(matched.rate / own)[often], change, atol=0.25)
+
+
+def test_goals_that_ask_for_depth_are_bounded_around_the_one_expected():
+    counts, own, theta, thin, add = reference(n_genes=25)
+    goal = mean_log1p(counts) + 0.8
+    config = ObservationConfig(match_depth_change=0.1)
+    levels = []
+    for change in (0.0, 0.5):
+        matched = match_rates(counts, goal, own, theta, thin, add, config=config, depth_change=change)
+        coupled = couple_counts(counts, own, matched.rate, theta, thin, add)
+        levels.append(np.log(np.asarray(coupled.sum(axis=1))).mean())
+    assert levels[1] - levels[0] == pytest.approx(0.5, abs=0.1)
+
+
 def test_goals_of_other_cells_are_reached_too():
     counts, own, theta, thin, add = reference(n_cells=200, n_genes=600)
     goal = within_reach(reference(n_cells=300, n_genes=600, seed=0), seed=1)[0]
