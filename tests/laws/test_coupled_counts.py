@@ -66,19 +66,34 @@ def test_thinned_negative_binomials_are_negative_binomial(mean, theta, ratio):
 
 
 @pytest.mark.parametrize(
-    ("own", "target", "theta"), [(0.0, 30.0, 2.0), (50.0, 60.0, 0.5), (10.0, 800.0, 10.0), (3.0, 5.0, 20.0)]
+    ("mean", "theta", "ratio"), [(2.0, 1.5, 1.3), (0.4, 0.3, 5.0), (6.0, 20.0, 2.0), (5.0, 2.0, 1.02)]
 )
-def test_superposition_adds_a_negative_binomial_of_the_missing_mean(own, target, theta):
-    u, depth = midpoints(20_000), 1000
-    counts = sp.csr_matrix(np.column_stack([np.zeros(len(u)), np.full(len(u), depth)]))
-    add = np.column_stack([u, u])
-    result = couple_counts(counts, [own, 7.0], [target, 7.0], [theta, 1.0], add, add).toarray()
-    mean = (target - own) * depth / 1e4
+def test_negative_binomials_of_a_higher_rate_are_negative_binomial(mean, theta, ratio):
+    x, u, depth = np.arange(120), midpoints(400), 1e4
+    rest = np.full(len(x) * len(u), depth)
+    counts = sp.csr_matrix(np.column_stack([np.repeat(x, len(u)), rest - np.repeat(x, len(u))]))
+    add = np.column_stack([np.tile(u, len(x)), rest * 0 + 0.5])
+    result = couple_counts(counts, [mean, 7.0], [ratio * mean, 7.0], [theta, 1.0], add, add).toarray()
+    weight = np.repeat(stats.nbinom.pmf(x, theta, theta / (theta + mean)), len(u)) / len(u)
     k = np.arange(result[:, 0].max() + 1)
-    got = np.bincount(result[:, 0]) / len(u)
-    np.testing.assert_allclose(got, stats.nbinom.pmf(k, theta, theta / (theta + mean)), atol=2 / len(u))
-    assert result[:, 0].mean() == pytest.approx(mean, rel=5e-3)
-    assert (result[:, 1] == depth).all()
+    got = np.bincount(result[:, 0], weight, len(k))
+    np.testing.assert_allclose(got, stats.nbinom.pmf(k, theta, theta / (theta + ratio * mean)), atol=2 / len(u))
+    assert got @ k == pytest.approx(ratio * mean, rel=1e-2)
+    assert (result[:, 1] == counts.toarray()[:, 1]).all()
+
+
+@pytest.mark.parametrize(("own", "target", "theta"), [(0.0, 30.0, 2.0), (50.0, 60.0, 0.5), (10.0, 800.0, 10.0)])
+@pytest.mark.parametrize("count", [0, 4])
+def test_what_is_added_is_negative_binomial_given_the_count(own, target, theta, count):
+    u, depth = midpoints(20_000), 1000
+    counts = sp.csr_matrix(np.column_stack([np.full(len(u), count), np.full(len(u), depth - count)]))
+    add = np.column_stack([u, u])
+    added = couple_counts(counts, [own, 7.0], [target, 7.0], [theta, 1.0], add, add).toarray()[:, 0] - count
+    mean = (target - own) / 10 * (theta + count) / (theta + own / 10)
+    k = np.arange(added.max() + 1)
+    size = theta + count
+    np.testing.assert_allclose(np.bincount(added) / len(u), stats.nbinom.pmf(k, size, size / (size + mean)), atol=2e-4)
+    assert added.mean() == pytest.approx(mean, rel=5e-3)
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cfmvc_scvi.observe._counts import CP10K, Array, depth_of
 from cfmvc_scvi.observe._inverse import binomial_inverse, negative_binomial_inverse
+from cfmvc_scvi.observe.coupling import added_mean
 
 _SAFE = 1 - 1e-9  # thresholds are met a little early: what is zero nevertheless is found out by the inverse
 _TABLED = 32  # counts up to here share their logarithms
@@ -45,16 +46,20 @@ class PreparedCells:
         self.after_of = None if after is None else after[gene, self.cell]
         self.scale = depth_of(counts) / CP10K
         self.threshold = self._thresholds()
+        self.threshold[gene, self.cell] = np.inf  # of stored counts there is more to know, at each of them:
+        scale, size = self.scale[self.cell], theta[gene]
+        self.size_of, self.gain_of = size + self.value, added_mean(scale, self.own_of * scale, size, self.value)
+        self.superposition_of = self.superposition[gene, self.cell]
 
     def _thresholds(self) -> Array:
-        """Rates of the genes above which cells get counts added, (genes, cells): there u passes the NB's P(0)."""
+        """Rates of the genes above which cells without counts get some, (genes, cells): there u passes the NB's P(0)."""
         size = self.theta[:, None]
         with np.errstate(divide="ignore", over="ignore"):
             result = np.log(self.superposition)
             result /= -size
             np.expm1(result, out=result)
             result *= size
-            result /= self.scale
+            result /= added_mean(self.scale, self.own * self.scale, size, 0.0)
             result += self.own
             if self.after is not None:
                 result /= self.after
@@ -73,24 +78,33 @@ class PreparedCells:
         falls = np.flatnonzero(target_of < own_of)
         ratio = target_of.take(falls) / own_of.take(falls)
         value[falls] = binomial_inverse(self.thinning.take(place.take(falls)), value.take(falls), ratio)
+        self._raise_stored(value, place, target_of - own_of)
         shape = (len(genes), n_cells)
         result = sp.csr_matrix((value, self.cell.take(place), np.concatenate([[0], end])), shape=shape)
-        result = result + self._added(genes, rate, shape)
+        result = result + self._appeared(genes, rate, shape)
         result.eliminate_zeros()
         return result
 
-    def _added(self, genes: NDArray[np.intp], rate: Array, shape: tuple[int, int]) -> sp.csr_matrix:
-        """Counts added to the genes that rise, of this shape."""
+    def _raise_stored(self, value: Array, place: NDArray[np.intp], gained: Array) -> None:
+        """Add to the counts, which stand at `place` of the stored ones, what the rate that they gain brings."""
+        rises = np.flatnonzero(gained > 0)
+        at = place.take(rises)
+        mean, u = gained.take(rises) * self.gain_of.take(at), self.superposition_of.take(at)
+        some = np.flatnonzero(u + mean > _SAFE)
+        added = negative_binomial_inverse(u.take(some), mean.take(some), self.size_of.take(at.take(some)))
+        value[rises.take(some)] += added
+
+    def _appeared(self, genes: NDArray[np.intp], rate: Array, shape: tuple[int, int]) -> sp.csr_matrix:
+        """Counts where there were none, of this shape."""
         threshold = self.threshold if len(genes) == self.shape[1] else self.threshold[genes]
         where = np.flatnonzero(rate[genes, None] > threshold)
         ends = np.searchsorted(where, np.arange(shape[0] + 1) * shape[1])
         gene, cell = np.repeat(genes, np.diff(ends)), where % shape[1]
         place = gene * shape[1] + cell
-        if self.after is None:
-            mean = rate[gene] - self.own[gene, 0]
-        else:
-            mean = rate[gene] * self.after.take(place) - self.own.take(place)
-        mean = np.maximum(mean, 0.0) * self.scale[cell]
+        own = self.own[gene, 0] if self.after is None else self.own.take(place)
+        target = rate[gene] if self.after is None else rate[gene] * self.after.take(place)
+        scale = self.scale[cell]
+        mean = added_mean(np.maximum(target - own, 0.0) * scale, own * scale, self.theta[gene], 0.0)
         added = negative_binomial_inverse(self.superposition.take(place), mean, self.theta[gene])
         return sp.csr_matrix((added, cell, ends), shape=shape)
 

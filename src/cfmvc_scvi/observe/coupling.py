@@ -34,13 +34,14 @@ def couple_counts(
 ) -> sp.csr_matrix:
     r"""Counterfactual counts of cells whose genes go from `own_rate` m to `target_rate` m'.
 
-    With the ratio rho = m' / m and the depth l of a cell,
+    With the ratio rho = m' / m, the depth l of a cell and mu = m l / 1e4,
 
-        m' <= m:  x' = Binomial^-1(u; x, rho)                                     (thinning)
-        m' >  m:  x' = x + NB^-1(u'; mean (m' - m) l / 1e4, dispersion theta)      (superposition)
+        m' <= m:  x' = Binomial^-1(u; x, rho)                                                      (thinning)
+        m' >  m:  x' = x + NB^-1(u'; mean (rho - 1) mu (theta + x) / (theta + mu), theta + x)       (superposition)
 
-    x' is monotone in the target rate. Where m' = m, counts stay exactly as they are. Where x is NB(m, theta), the
-    thinned x' is NB(rho m, theta).
+    What is added is drawn as from a cell of which x is known: its rate is a posteriori Gamma(theta + x) of mean
+    mu (theta + x) / (theta + mu). Where x is NB(mu, theta), x' is NB(rho mu, theta) both ways. x' is monotone in the
+    target rate. Where m' = m, counts stay exactly as they are.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def couple_counts(
         Counts per 10k as the cells are and as they shall become: (genes,) for all of them, or (cells, genes) of each;
         see `cell_rates`.
     theta
-        Inverse dispersion of what is added, (genes,).
+        Inverse dispersion, (genes,).
     thinning_uniforms, superposition_uniforms
         u and u', inside (0, 1), (cells, genes); see `cell_uniforms` and `partner_uniforms`. Of u only the values at
         counts are used: a sparse matrix may hold these alone.
@@ -70,7 +71,8 @@ def couple_counts(
 
     References
     ----------
-    Thinning and superposition of gamma-Poisson counts: Kingman, Poisson Processes, 1993, chapters 2 and 5.
+    Thinning and superposition of Poisson counts: Kingman, Poisson Processes, 1993, chapters 2 and 5. Gamma rates given
+    counts: Gelman et al., Bayesian Data Analysis, 3rd ed. 2013, section 2.6.
     """
     matrix = count_matrix(counts)
     own = _rates("own_rate", own_rate, matrix.shape)
@@ -84,8 +86,7 @@ def couple_counts(
         rows = slice(first, min(first + step, matrix.shape[0]))
         block, drawn = matrix[rows], thinning[slice(*matrix.indptr[[rows.start, rows.stop]])]
         before, after = (rate if len(rate) == 1 else rate[rows] for rate in (own, target))
-        added = _superposed(depth_of(block), before, after, size, superposition[rows])
-        blocks.append(_thinned(block, before, after, drawn) + added)
+        blocks.append(_Change(block, before, after, size).counts(drawn, superposition[rows]))
     result = sp.csr_matrix(sp.vstack(blocks, format="csr"), dtype=np.int64)
     result.eliminate_zeros()
     return result
@@ -106,26 +107,53 @@ def profile_pair(profiles: tuple[ArrayLike, ArrayLike] | None, shape: tuple[int,
     return cell_gene_matrix("profile before", before, shape), cell_gene_matrix("profile after", after, shape)
 
 
-def _thinned(counts: sp.csr_matrix, own: Array, target: Array, uniforms: Array) -> sp.csr_matrix:
-    """Counts of the cells, fewer where the rate falls; changes `counts`. `uniforms` has one for each stored count."""
-    n_cells, n_genes = counts.shape
-    place = np.repeat(np.arange(n_cells) * n_genes, np.diff(counts.indptr)) + counts.indices
-    own_of, target_of = (rate.take(counts.indices if len(rate) == 1 else place) for rate in (own, target))
-    falls = np.flatnonzero(target_of < own_of)
-    ratio = target_of.take(falls) / own_of.take(falls)
-    counts.data[falls] = binomial_inverse(uniforms.take(falls), counts.data.take(falls), ratio)
-    return counts
+class _Change:
+    """Cells whose genes go from `own` to `target`, (1, genes) or (cells, genes)."""
+
+    def __init__(self, cells: sp.csr_matrix, own: Array, target: Array, theta: Array) -> None:
+        self.cells, self.own, self.target, self.theta = cells, own, target, theta
+        self.unit = depth_of(cells) / CP10K
+        self.cell = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
+        self.place = self.cell * cells.shape[1] + cells.indices  # of each stored count among cells x genes
+
+    def counts(self, thinning: Array, superposition: Array) -> sp.csr_matrix:
+        """Coupled counts; changes `cells`. `thinning` has one uniform for each stored count."""
+        appeared = self._appeared(superposition)
+        self._move_stored(thinning, superposition)
+        return self.cells + appeared
+
+    def _move_stored(self, thinning: Array, superposition: Array) -> None:
+        gene, data = self.cells.indices, self.cells.data
+        own, target = (rate.take(gene if len(rate) == 1 else self.place) for rate in (self.own, self.target))
+        falls = np.flatnonzero(target < own)
+        ratio = target.take(falls) / own.take(falls)
+        data[falls] = binomial_inverse(thinning.take(falls), data.take(falls), ratio)
+        rises = np.flatnonzero(target > own)
+        theta, unit, x = self.theta.take(gene.take(rises)), self.unit.take(self.cell.take(rises)), data.take(rises)
+        before = own.take(rises)
+        mean = added_mean((target.take(rises) - before) * unit, before * unit, theta, x)
+        u = superposition.take(self.place.take(rises))
+        some = np.flatnonzero(u + mean > _SURELY)
+        data[rises.take(some)] += negative_binomial_inverse(u.take(some), mean.take(some), (theta + x).take(some))
+
+    def _appeared(self, uniforms: Array) -> sp.csr_matrix:
+        """Counts where there were none, (cells, genes)."""
+        n_cells, n_genes = self.cells.shape
+        gained = (self.target - self.own) * self.unit[:, None]
+        gained.ravel()[self.place] = 0.0
+        some = np.flatnonzero(uniforms + gained > _SURELY)  # P(0) >= exp(-mean) >= 1 - mean: the others are zero
+        ends = np.searchsorted(some, np.arange(n_cells + 1) * n_genes)
+        cell, gene = np.divmod(some, n_genes)
+        own = self.own.take(gene if len(self.own) == 1 else some) * self.unit.take(cell)
+        theta = self.theta.take(gene)
+        mean = added_mean(np.maximum(gained.take(some), 0.0), own, theta, 0.0)
+        added = negative_binomial_inverse(uniforms.take(some), mean, theta)
+        return sp.csr_matrix((added, gene, ends), shape=(n_cells, n_genes))
 
 
-def _superposed(depth: Array, own: Array, target: Array, theta: Array, uniforms: Array) -> sp.csr_matrix:
-    """Counts added where the rate rises, (cells, genes)."""
-    n_genes = len(theta)
-    mean = (target - own) * (depth / CP10K)[:, None]
-    some = np.flatnonzero(uniforms + mean > _SURELY)  # P(0) >= exp(-mean) >= 1 - mean: the others are zero
-    ends = np.searchsorted(some, np.arange(len(depth) + 1) * n_genes)
-    gene = some % n_genes
-    added = negative_binomial_inverse(uniforms.take(some), np.maximum(mean.take(some), 0.0), theta.take(gene))
-    return sp.csr_matrix((added, gene, ends), shape=(len(depth), n_genes))
+def added_mean(gained: Array, own: Array, theta: Array, count: Array | float) -> Array:
+    """Mean of what is added to `count` where the mean of all cells gains `gained` above `own`, elementwise."""
+    return gained * ((theta + count) / (theta + own))
 
 
 def expected_rate(
