@@ -52,7 +52,7 @@ class PreparedCells:
         self.superposition_of = self.superposition[gene, self.cell]
 
     def _thresholds(self) -> Array:
-        """Rates of the genes above which cells without counts get some, (genes, cells): there u passes the NB's P(0)."""
+        """Rates of the genes above which cells without counts get some, (genes, cells): u passes the NB's P(0)."""
         size = self.theta[:, None]
         with np.errstate(divide="ignore", over="ignore"):
             result = np.log(self.superposition)
