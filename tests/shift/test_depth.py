@@ -43,3 +43,11 @@ def test_nothing_changes_where_nothing_was_seen_or_did_anything() -> None:
 def test_one_context_lends_its_own_change() -> None:
     found = depth_changes(*bulks([0.3, None]))
     assert found[1] == found[0] == pytest.approx(0.3, abs=0.08)
+
+
+def test_one_cell_says_as_little_as_one_cell_can() -> None:
+    control, _ = bulks([0.0], n_cells=400)
+    for seed in range(20):
+        _, single = bulks([0.0], n_cells=1, seed=seed)
+        measured = np.log(single.depth_quantiles / control.depth_quantiles).mean()
+        assert abs(depth_changes(control, single)[0]) < max(abs(measured) - 0.1, 1e-9)

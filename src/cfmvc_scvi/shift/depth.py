@@ -35,8 +35,10 @@ def depth_changes(control: PseudoBulk, perturbed: PseudoBulk) -> Array:
     change = np.zeros(len(seen))
     if not seen.any():
         return change
-    (before, noise_before), (after, noise_after) = (_log_depth(bulk.take(seen)) for bulk in (control, perturbed))
-    measured, noise = after - before, noise_before + noise_after
+    known, response = control.take(seen), perturbed.take(seen)
+    (before, after), spreads = zip(*(_log_depth(bulk) for bulk in (known, response)), strict=True)
+    # a few cells tell little of their own spread, and one nothing
+    measured, noise = after - before, np.maximum(*spreads) * (1 / known.n_cells + 1 / response.n_cells)
     scatter = max(measured.var(ddof=1), noise.mean()) if len(measured) > 1 else noise[0]
     change[seen] = _garrote(measured, noise)
     change[~seen] = _garrote(measured.mean(), scatter / len(measured))
@@ -44,9 +46,9 @@ def depth_changes(control: PseudoBulk, perturbed: PseudoBulk) -> Array:
 
 
 def _log_depth(bulk: PseudoBulk) -> tuple[Array, Array]:
-    """Mean log depth of each group and its sampling variance."""
+    """Mean log depth of the cells of each group, and its variance."""
     logs = np.log(np.maximum(bulk.depth_quantiles, 1.0))
-    return logs.mean(axis=1), logs.var(axis=1) / bulk.n_cells
+    return logs.mean(axis=1), logs.var(axis=1)
 
 
 def _garrote(value: Array, noise: Array) -> Array:
