@@ -40,6 +40,8 @@ class Task:
         Name of unperturbed cells.
     seed
         Of the peer's training and of sampling.
+    budget
+        Length of the training, in the unit of the adapter; None for what it recommends.
     """
 
     train: ad.AnnData
@@ -49,6 +51,7 @@ class Task:
     covariates: list[str]
     control: str
     seed: int
+    budget: int | None = None
 
     def rng(self) -> np.random.Generator:
         """A generator for what the adapter itself draws."""
@@ -109,7 +112,9 @@ def read_task(args: argparse.Namespace) -> Task:
     if len(targets) != 1 or len(contexts) != 1:
         raise ValueError(f"The query asks for {targets} in {contexts}; a file has one condition in one context.")
     covariates = list(dict.fromkeys(["cell_type", args.context]))
-    return Task(train, query, targets[0], contexts[0], covariates, args.control, args.seed)
+    return Task(
+        train, query, targets[0], contexts[0], covariates, args.control, args.seed, getattr(args, "budget", None)
+    )
 
 
 def cpu_seconds() -> float:
@@ -134,7 +139,7 @@ def write_prediction(path: str, values: object, scale: str, task: Task, method: 
     os.replace(part, path)
 
 
-def run(method: str, predict: Callable[[Task], tuple[object, str]]) -> None:
+def run(method: str, predict: Callable[[Task], tuple[object, str]], budget: str | None = None) -> None:
     """Command line of an adapter: read a fold, let `predict` train and predict, write the file.
 
     Parameters
@@ -143,6 +148,8 @@ def run(method: str, predict: Callable[[Task], tuple[object, str]]) -> None:
         Name in tables.
     predict
         From a task to predicted cells (query cells, genes) and their scale: 'counts' or 'log1p_cp10k'.
+    budget
+        What the length of its training is counted in, if it may be chosen.
     """
     parser = argparse.ArgumentParser(description=f"Train {method} on TRAIN and predict the cells of QUERY.")
     parser.add_argument("train", help="h5ad with raw counts; obs: perturbation, cell_type, batch")
@@ -151,6 +158,8 @@ def run(method: str, predict: Callable[[Task], tuple[object, str]]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--context", default="cell_type", help="column of obs whose groups are held out")
     parser.add_argument("--control", default="control", help="name of unperturbed cells")
+    if budget is not None:
+        parser.add_argument("--budget", type=int, help=f"{budget} of the training")
     args = parser.parse_args()
     warnings.simplefilter("ignore")  # of packages much older than those they run on
     task = read_task(args)

@@ -37,12 +37,12 @@ class Peer:
     adapter
         Script that trains and predicts, beside this file.
     environment
-        Name of its virtual environment and of the requirements beside this file.
+        Name of its virtual environment and of the requirements beside this file; None: this Python's.
     """
 
     method: str
     adapter: str
-    environment: str
+    environment: str | None
 
 
 PEERS = {  # from the cheapest to the dearest
@@ -53,6 +53,7 @@ PEERS = {  # from the cheapest to the dearest
     "biolord": Peer("biolord", "run_biolord.py", "biolord"),
     "celldisect": Peer("CellDISECT", "run_celldisect.py", "cpa"),
 }
+OURS = Peer("CFMVC", "run_cfmvc.py", None)  # as a process that is timed like the others
 
 
 class Ledger:
@@ -140,15 +141,21 @@ def predict(args: argparse.Namespace, adata: ad.AnnData, folds: list[bm.Fold]) -
                 print(took + (f", failed: {reason}" if reason else ""), flush=True)
 
 
-def predict_fold(args: argparse.Namespace, peer: Peer, place: Path, out: Path, seed: int) -> str | None:
+def predict_fold(
+    args: argparse.Namespace, peer: Peer, place: Path, out: Path, seed: int, budget: int | None = None
+) -> str | None:
     """Run a peer on one fold; return why it failed, or None."""
-    python = args.environments / peer.environment / "bin" / "python"
+    python = Path(sys.executable)
+    if peer.environment is not None:
+        python = args.environments / peer.environment / "bin" / "python"
     if not python.exists():
         return f"no environment '{peer.environment}' in the directory of --environments; make it with --setup"
     out.parent.mkdir(parents=True, exist_ok=True)
     options = ["--seed", str(seed), "--context", args.holdout]
+    if budget is not None:
+        options += ["--budget", str(budget)]
     command = [python, HERE / peer.adapter, place / "train.h5ad", place / "query.h5ad", out, *options]
-    log = args.store / "logs" / peer.method / f"{out.stem}.log"
+    log = args.store / "logs" / out.parent.name / f"{out.stem}.log"
     return run_adapter(command, log, args.timeout) or (None if out.exists() else "wrote no prediction")
 
 

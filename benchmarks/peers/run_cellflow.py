@@ -66,7 +66,7 @@ def _training_cells(task: _adapter.Task, components: np.ndarray) -> ad.AnnData:
     return cells
 
 
-def _trained(cells: ad.AnnData, seed: int) -> CellFlow:
+def _trained(cells: ad.AnnData, seed: int, iterations: int) -> CellFlow:
     model = CellFlow(cells, solver="otfm")
     model.prepare_data(
         sample_rep="X_pca",
@@ -94,7 +94,7 @@ def _trained(cells: ad.AnnData, seed: int) -> CellFlow:
         linear_projection_before_concatenation=True,
         seed=seed,
     )
-    model.train(num_iterations=ITERATIONS, batch_size=BATCH, valid_freq=10 * ITERATIONS)
+    model.train(num_iterations=iterations, batch_size=BATCH, valid_freq=10 * iterations)
     return model
 
 
@@ -104,7 +104,7 @@ def predict(task: _adapter.Task) -> tuple[object, str]:
     space = PCA(min(COMPONENTS, task.train.n_vars - 1), random_state=task.seed)
     components = space.fit_transform(_adapter.log_normalize(task.train.X).toarray()).astype(np.float32)
     cells = _training_cells(task, components)
-    model = _trained(cells, task.seed)
+    model = _trained(cells, task.seed, task.budget or ITERATIONS)
 
     own = space.transform(_adapter.log_normalize(task.query.X).toarray()).astype(np.float32)
     known = cells.obs["population"].cat.categories[
@@ -123,4 +123,4 @@ def predict(task: _adapter.Task) -> tuple[object, str]:
 
 
 if __name__ == "__main__":
-    _adapter.run("CellFlow", predict)
+    _adapter.run("CellFlow", predict, budget="iterations")

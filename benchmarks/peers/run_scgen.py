@@ -31,7 +31,7 @@ def predict(task: _adapter.Task) -> tuple[object, str]:
     model = scgen.SCGEN(task.train)
     with tempfile.TemporaryDirectory() as logs:
         model.train(
-            max_epochs=EPOCHS,
+            max_epochs=task.budget or EPOCHS,
             batch_size=32,
             early_stopping=True,
             early_stopping_patience=25,
@@ -45,4 +45,4 @@ def predict(task: _adapter.Task) -> tuple[object, str]:
 
 
 if __name__ == "__main__":
-    _adapter.run("scGen", predict)
+    _adapter.run("scGen", predict, budget="epochs")

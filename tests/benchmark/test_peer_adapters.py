@@ -10,9 +10,11 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+from lightning.pytorch.utilities.seed import isolate_rng
 from scipy import sparse
 
 from cfmvc_scvi import benchmark as bm
+from cfmvc_scvi.errors import NotTrainedError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "peers"
 
@@ -134,11 +136,28 @@ def test_other_data_in_the_same_store_are_refused(data, peers, tiny_adata):
 
 def test_every_peer_has_an_adapter_and_pinned_requirements():
     for peer in load("run").PEERS.values():
-        assert f'_adapter.run("{peer.method}", predict)' in (FOLDER / peer.adapter).read_text()
+        assert f'_adapter.run("{peer.method}", predict' in (FOLDER / peer.adapter).read_text()
         lines = (FOLDER / f"requirements-{peer.environment}.txt").read_text().splitlines()
         pins = [line for line in lines if line and not line.startswith("#")]
         assert all("==" in line and "/" not in line for line in pins)
         assert any(line.startswith("torch==2.13.0") for line in pins) or peer.environment == "cellflow"
+
+
+def test_our_own_adapter_trains_as_long_as_it_is_told(tiny_adata, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    control = tiny_adata[tiny_adata.obs["perturbation"] == "control"].copy()
+    task = adapter.Task(tiny_adata.copy(), control, "A", "B", ["cell_type"], "control", 0, budget=1)
+    trained, ours = {}, load("run_cfmvc")
+    train = ours.CFMVC.train
+    monkeypatch.setattr(ours.CFMVC, "train", lambda self, epochs, **options: trained.update(epochs))
+    with isolate_rng():  # an adapter has a process, and its generators, to itself
+        with pytest.raises(NotTrainedError):
+            ours.predict(task)
+        monkeypatch.setattr(ours.CFMVC, "train", train)
+        values, scale = ours.predict(task)
+    ours.scvi.settings.seed = None
+    assert trained == {"representation": 8, "flow": 1}
+    assert scale == "counts" and values.shape == control.shape
 
 
 def test_sampled_counts_have_the_moments_of_the_zero_inflated_negative_binomial(rng):
