@@ -112,3 +112,14 @@ def test_doses_are_told_apart_in_whatever_unit_they_are(rng):
     relatives.designs[3] = 5 * relatives.designs[1]
     assert [relatives.condition(design) for design in relatives.designs] == [0, 1, 2, 3]
     assert relatives.condition(2 * relatives.designs[1]) == -1
+
+
+def test_what_is_kept_of_conditions_is_bounded(rng, monkeypatch):
+    free = screen(rng, 6)
+    weights = [free.shared_weights(condition) for condition in range(1, 7)]
+    monkeypatch.setattr("cfmvc_scvi.model.relatives._MOST_BYTES", 2 * weights[0].nbytes)
+    bounded = Relatives(free.designs, free.groups, free.bulk)
+    for _ in range(2):
+        for condition in range(1, 7):
+            np.testing.assert_array_equal(bounded.shared_weights(condition), weights[condition - 1])
+            assert len(bounded._shared) <= 2

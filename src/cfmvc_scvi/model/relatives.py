@@ -24,6 +24,7 @@ __all__ = ["Embeddings", "Relatives", "UnseenShift"]
 Array = NDArray[np.float64]
 
 _KEPT = 16  # regressions, one for each dose
+_MOST_BYTES = 2**28  # of weights, `(contexts, conditions)` of each condition
 _MOST_LENDERS = 512  # single perturbations whose common shift is sought: more of them do not make it better known
 _SAME = 1e-5  # largest relative difference between equal doses, in whatever unit they are
 _PSEUDOCOUNT = EffectConfig().pseudocount
@@ -92,7 +93,9 @@ class Relatives:
     _fits: BoundedDict[float, tuple[list[int], FeatureRegression]] = field(
         default_factory=lambda: BoundedDict(_KEPT), repr=False
     )
-    _shared: dict[int, Array] = field(default_factory=dict, repr=False)
+    _shared: BoundedDict[int, Array] = field(
+        default_factory=lambda: BoundedDict(_MOST_BYTES, lambda weights: weights.nbytes), repr=False
+    )
 
     @cached_property
     def _table(self) -> NDArray[np.int64]:
