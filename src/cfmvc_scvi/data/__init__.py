@@ -12,6 +12,13 @@ from cfmvc_scvi.data.vocabulary import Vocabulary, condition_table
 
 if TYPE_CHECKING:
     from cfmvc_scvi.data.checks import check_control, check_labels, check_min_cells, check_obsm
+    from cfmvc_scvi.data.collection import (
+        Collection,
+        CollectionCounts,
+        load_requests,
+        open_collection,
+        require_annbatch,
+    )
     from cfmvc_scvi.data.fields import CategoryField, MuDataCategoryField, MuDataPerturbationField, PerturbationField
     from cfmvc_scvi.data.genes import match_genes, match_modality
     from cfmvc_scvi.data.h5ad_guard import assert_self_contained
@@ -19,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CountRows",
     "CategoryField",
+    "Collection",
+    "CollectionCounts",
     "Contexts",
     "MuDataCategoryField",
     "MuDataPerturbationField",
@@ -35,9 +44,12 @@ __all__ = [
     "condition_table",
     "convert_counts",
     "gene_positions",
+    "load_requests",
     "match_genes",
     "match_modality",
+    "open_collection",
     "refuse_new_categories",
+    "require_annbatch",
     "take_genes",
     "to_csr",
 ]
@@ -47,6 +59,13 @@ __getattr__ = on_first_use(
     __name__,
     {
         "checks": ["check_control", "check_labels", "check_min_cells", "check_obsm"],
+        "collection": [
+            "Collection",
+            "CollectionCounts",
+            "load_requests",
+            "open_collection",
+            "require_annbatch",
+        ],
         "fields": ["CategoryField", "MuDataCategoryField", "MuDataPerturbationField", "PerturbationField"],
         "genes": ["match_genes", "match_modality"],
         "h5ad_guard": ["assert_self_contained"],

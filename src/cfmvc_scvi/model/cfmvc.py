@@ -57,7 +57,7 @@ class CFMVC(
     adata
         Data registered with `setup_anndata`; None with `registry`.
     registry
-        Registry of a saved model, for a model without data.
+        Registry of a saved model or of a collection (see `setup_annbatch`), for a model without data in memory.
     n_intrinsic, n_technical
         Dimensions of the latents.
     n_hidden, n_layers, dropout_rate
@@ -115,7 +115,8 @@ class CFMVC(
         self.source_, self.niche_, self.is_query_ = source, niche, False
         self.trained_stages_: list[Stage] = []
         self._reference = None
-        self._var_names = None if adata is None else np.asarray(self._rna(adata).var_names, dtype=str)
+        names = self._state(REGISTRY_KEYS.X_KEY).get("column_names") if adata is None else self._rna(adata).var_names
+        self._var_names = None if names is None else np.asarray(names, dtype=str)
         stats = self.summary_stats
         self.module = self._module_cls(
             n_input=stats.n_vars,

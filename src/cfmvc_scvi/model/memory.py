@@ -17,8 +17,8 @@ from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.config import PairConfig, ReferenceConfig
 from cfmvc_scvi.data import Contexts, CountRows, PerturbationField, condition_table
 from cfmvc_scvi.errors import DataError, NotTrainedError
-from cfmvc_scvi.model._base import ModelPart
 from cfmvc_scvi.model.cells import input_columns
+from cfmvc_scvi.model.collection import CollectionMixin
 from cfmvc_scvi.model.engine import flow_coordinates
 from cfmvc_scvi.model.niche import Niche, niche_features
 from cfmvc_scvi.model.panel import Panel
@@ -43,7 +43,7 @@ class Latents(NamedTuple):
     niche: NDArray[np.float32] | None
 
 
-class MemoryMixin(ModelPart):
+class MemoryMixin(CollectionMixin):
     """Groups and latents of the training cells of a `CFMVC`.
 
     A query model keeps the memory of its reference; cells of conditions or contexts that it does not know have code -1.
@@ -68,10 +68,10 @@ class MemoryMixin(ModelPart):
 
     def _designs(self) -> Any:
         """Return the design of each cell, `(cells, perturbations)`, dense or CSR."""
-        return self.adata_manager.get_from_registry(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY)
+        return self._training_manager.get_from_registry(CFMVC_REGISTRY_KEYS.PERTURBATION_KEY)
 
     def _label_codes(self) -> tuple[np.ndarray, np.ndarray | None]:
-        get = self.adata_manager.get_from_registry
+        get = self._training_manager.get_from_registry
         return get(REGISTRY_KEYS.LABELS_KEY), get(CFMVC_REGISTRY_KEYS.SAMPLE_KEY) if self._has_samples else None
 
     def _category_names(self) -> tuple[list[Any], list[Any] | None]:
@@ -105,11 +105,11 @@ class MemoryMixin(ModelPart):
         cells, contexts = np.sort(np.concatenate(self._splits()[:2])), self._contexts()
         designs, condition = condition_table(self._designs()[cells])
         context = contexts.encode(*self._label_codes())[cells]
-        get = self.adata_manager.get_from_registry
-        counts = CountRows(get(REGISTRY_KEYS.X_KEY), cells)
-        keys = set(self.adata_manager.data_registry) - {REGISTRY_KEYS.X_KEY, CFMVC_REGISTRY_KEYS.PERTURBATION_KEY}
+        get = self._training_manager.get_from_registry
+        counts = CountRows(self._training_counts, cells)
+        keys = set(self._training_manager.data_registry) - {REGISTRY_KEYS.X_KEY, CFMVC_REGISTRY_KEYS.PERTURBATION_KEY}
         tensors = {key: input_columns(get(key))[cells] for key in sorted(keys)}
-        names = np.asarray(self._rna(self.adata).obs_names, dtype=str)[cells]
+        names = np.asarray(self._rna(self._training_cells).obs_names, dtype=str)[cells]
         everything = Panel(counts, tensors, names, condition, context, cells)
         rng = np.random.default_rng(seed)
         embeddings = self._embeddings()
@@ -122,7 +122,7 @@ class MemoryMixin(ModelPart):
         if PerturbationField.EMBEDDINGS_KEY not in state:
             return None
         names = pd.Index(self.vocabulary.perturbations)
-        genes = pd.Index(np.asarray(self._rna(self.adata).var_names, dtype=str))
+        genes = pd.Index(np.asarray(self._rna(self._training_cells).var_names, dtype=str))
         named = names.isin(state[PerturbationField.EMBEDDED_KEY])
         return Embeddings(np.asarray(state[PerturbationField.EMBEDDINGS_KEY]), named, genes.get_indexer(names))
 
@@ -141,7 +141,7 @@ class MemoryMixin(ModelPart):
         mean -= location  # in place: with many cells, copies of their latents are most of the memory
         mean /= scale
         variance /= scale**2
-        niche = self._niche(self.adata_manager, mean)
+        niche = self._niche(self._training_manager, mean)
         if not self.is_query_:
             self._reference = self._reference.with_latents(means, niche).with_decoded(TorchNetworks(self.module))
         return Latents(mean, variance, niche)
@@ -151,15 +151,21 @@ class MemoryMixin(ModelPart):
 
         No random number is used up, so that a training that encodes again when it is resumed goes on with the same.
         """
-        n_cells, n, device = self.adata.n_obs, self.module.n_intrinsic, self.module.device
+        n_cells, n, device = self._training_cells.n_obs, self.module.n_intrinsic, self.module.device
         both = _room((2, n_cells, n))
         with torch.random.fork_rng([device] if device.type == "cuda" else []):  # scvi also draws from the posterior
             for start in range(0, n_cells, _ENCODED):
                 rows = np.arange(start, min(start + _ENCODED, n_cells))
-                parts = super().get_latent_representation(indices=rows, return_dist=True, batch_size=2048)
+                parts = super().get_latent_representation(return_dist=True, **self._minibatches(rows))
                 for whole, part in zip(both, parts, strict=True):
                     whole[rows] = part[:, :n]
         return both[0], both[1]
+
+    def _minibatches(self, rows: np.ndarray) -> dict[str, Any]:
+        """Return the arguments of scvi's methods that say which cells are read, 2048 at a time."""
+        if self._collection is None:
+            return {"indices": rows, "batch_size": 2048}
+        return {"dataloader": self._collection.inference_dataloader(rows, 2048)}
 
     def _latent_table(self, latents: Latents | None = None) -> LatentTable:
         """Return what the flow is fitted to; `latents` are those that the weights give, where they are known."""
@@ -194,7 +200,7 @@ class MemoryMixin(ModelPart):
         return niche_features(self.niche_, coordinates, u, slices)
 
     def _minibatch_coupler(self, seed: int) -> MinibatchCoupler:
-        if CFMVC_REGISTRY_KEYS.SPATIAL_KEY in self.adata_manager.data_registry:
+        if CFMVC_REGISTRY_KEYS.SPATIAL_KEY in self._training_manager.data_registry:
             raise DataError(
                 "Stage 'joint' shuffles cells into minibatches, so it cannot use spatial_key; leave it out."
             )

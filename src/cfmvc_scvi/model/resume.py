@@ -244,13 +244,13 @@ def _same(a: Any, b: Any) -> bool:
 
 def _fingerprint(model: Any) -> dict[str, Any]:
     """Return the numbers of cells and genes, and a sum over names, registered columns and depths."""
-    adata, manager = model._rna(model.adata), model.adata_manager
+    adata, manager = model._rna(model._training_cells), model._training_manager
     digest = hashlib.sha256()
     for names in (adata.obs_names, adata.var_names):
         digest.update("\0".join(map(str, names)).encode())
     for key in sorted(set(manager.data_registry) - {REGISTRY_KEYS.X_KEY}):
         digest.update(np.ascontiguousarray(manager.get_from_registry(key)).tobytes())
-    counts = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+    counts = model._training_counts
     if sp.issparse(counts) or isinstance(counts, np.ndarray):  # on disk they are not read for this
         digest.update(np.asarray(counts.sum(axis=1), dtype=np.float64).tobytes())
     return {"n_cells": adata.n_obs, "n_genes": adata.n_vars, "sha256": digest.hexdigest()}

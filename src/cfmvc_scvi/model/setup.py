@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pandas as pd
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager, fields
-from scvi.data.fields import MuDataWrapper
+from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.utils import setup_anndata_dsp
 
-from cfmvc_scvi._compat import adata_minify_type, materialise_view
+from cfmvc_scvi._compat import SETUP_ARGS_KEY, adata_minify_type, materialise_view
 from cfmvc_scvi._keys import CFMVC_REGISTRY_KEYS
 from cfmvc_scvi.data import (
     CategoryField,
@@ -34,7 +34,7 @@ from cfmvc_scvi.model._base import ModelPart
 if TYPE_CHECKING:
     from mudata import MuData
 
-__all__ = ["SetupMixin"]
+__all__ = ["SetupMixin", "cell_fields", "check_design"]
 
 _FEW_CELLS = 10
 _Column: TypeAlias = tuple[Any, str | None]  # an AnnData or MuData, and a column of its obs
@@ -140,28 +140,11 @@ class SetupMixin(ModelPart):
         if minified is None:
             check_names(adata)
         if not is_query:
-            _check_design((adata, perturbation_key), control_category, [(adata, labels_key), (adata, sample_key)])
+            check_design((adata, perturbation_key), control_category, [(adata, labels_key), (adata, sample_key)])
         if spatial_key is not None:
             check_obsm(adata, spatial_key)
-        keys = CFMVC_REGISTRY_KEYS
-        anndata_fields = [
-            _CountsField(REGISTRY_KEYS.X_KEY, layer, allow_non_integer),
-            CategoryField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoryField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-            CategoryField(keys.SAMPLE_KEY, sample_key),
-            PerturbationField(
-                keys.PERTURBATION_KEY,
-                perturbation_key,
-                control_category,
-                dose_key,
-                embeddings_key=perturbation_embeddings_key,
-            ),
-            fields.NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
-            fields.CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            fields.NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
-        ]
-        if spatial_key is not None:
-            anndata_fields.append(fields.ObsmField(keys.SPATIAL_KEY, spatial_key))
+        counts = _CountsField(REGISTRY_KEYS.X_KEY, layer, allow_non_integer)
+        anndata_fields = cell_fields(counts, setup_method_args[SETUP_ARGS_KEY])
         if minified is not None:
             anndata_fields += cls._get_fields_for_adata_minification(minified)
         manager = AnnDataManager(fields=anndata_fields, setup_method_args=setup_method_args)
@@ -246,7 +229,7 @@ class SetupMixin(ModelPart):
                     (where.sample_key, sample_key),
                 )
             ]
-            _check_design(columns[0], control_category, columns[1:])
+            check_design(columns[0], control_category, columns[1:])
         keys = CFMVC_REGISTRY_KEYS
         mudata_fields = [
             _MuDataCountsField(
@@ -280,6 +263,31 @@ class SetupMixin(ModelPart):
         cls.register_manager(manager)
 
 
+def cell_fields(counts: BaseAnnDataField, setup: Mapping[str, Any]) -> list[BaseAnnDataField]:
+    """Return the fields of an AnnData: that of its counts, and those that these arguments of `setup_anndata` name."""
+    keys = CFMVC_REGISTRY_KEYS
+    perturbation = PerturbationField(
+        keys.PERTURBATION_KEY,
+        setup["perturbation_key"],
+        setup["control_category"],
+        setup["dose_key"],
+        embeddings_key=setup["perturbation_embeddings_key"],
+    )
+    found: list[BaseAnnDataField] = [
+        counts,
+        CategoryField(REGISTRY_KEYS.BATCH_KEY, setup["batch_key"]),
+        CategoryField(REGISTRY_KEYS.LABELS_KEY, setup["labels_key"]),
+        CategoryField(keys.SAMPLE_KEY, setup["sample_key"]),
+        perturbation,
+        fields.NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, setup["size_factor_key"], required=False),
+        fields.CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, setup["categorical_covariate_keys"]),
+        fields.NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, setup["continuous_covariate_keys"]),
+    ]
+    if setup["spatial_key"] is not None:
+        found.append(fields.ObsmField(keys.SPATIAL_KEY, setup["spatial_key"]))
+    return found
+
+
 def _check_aligned(mdata: MuData, rna: AnnData, modality: str) -> None:
     """Refuse cells without counts: scvi-tools would give those of other cells to them."""
     missing = mdata.obs_names.difference(rna.obs_names)
@@ -295,7 +303,7 @@ def _check_aligned(mdata: MuData, rna: AnnData, modality: str) -> None:
         )
 
 
-def _check_design(perturbation: _Column, control: str, groups: Sequence[_Column]) -> None:
+def check_design(perturbation: _Column, control: str, groups: Sequence[_Column]) -> None:
     """Check control cells per context, and name perturbations with few cells."""
     data, key = perturbation
     if key is None:

@@ -13,16 +13,17 @@ from typing import Any, cast
 import numpy as np
 from scvi import settings
 from scvi.model.base import UnsupervisedTrainingMixin
-from scvi.train import LoudEarlyStopping, Trainer, TrainingPlan, TrainRunner
+from scvi.train import TrainingPlan, TrainRunner
 
 from cfmvc_scvi._compat import use_distributed_sampler
 from cfmvc_scvi.config import PairConfig, TrainingConfig
 from cfmvc_scvi.errors import CFMVCWarning, DataError, NotTrainedError, UnsupportedError
 from cfmvc_scvi.model.memory import MemoryMixin
 from cfmvc_scvi.model.resume import TrainingRun, agreed_options, given_options, plain_options, read_checkpoint
+from cfmvc_scvi.model.trainer import trainer_options
 from cfmvc_scvi.train import (
     STAGES,
-    Checkpoint,
+    CollectionDataModule,
     FlowPlan,
     JointPlan,
     LatentDataModule,
@@ -79,6 +80,7 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         pair_kwargs: Mapping[str, Any] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         resume_from: str | os.PathLike[str] | None = None,
+        datamodule: CollectionDataModule | None = None,
         **trainer_kwargs: Any,
     ) -> None:
         """Train the model: the representation, then (with perturbations) the flow.
@@ -122,6 +124,9 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             checkpoints there (or to `checkpoint_dir`). Model and data must be made and set up as they were then;
             arguments need not be repeated, but for functions and callbacks, and must not differ. On a CPU, in one
             process, the weights will be bit-equal to those of a training that was not interrupted.
+        datamodule
+            Cells on disk, as `setup_annbatch` returns them, for a model made by ``CFMVC(registry=datamodule.registry)``
+            or loaded without data; None is the model's data, or the cells of the last training.
         **trainer_kwargs
             Passed to :class:`scvi.train.Trainer` in each stage: callbacks, precision, gradient_clip_val,
             accumulate_grad_batches, strategy, logger and so on. The callbacks are those of each stage in turn;
@@ -162,6 +167,8 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             "pair_kwargs": pair_kwargs,
             **trainer_kwargs,
         }
+        if datamodule is not None:
+            self._use_collection(datamodule, trainer_kwargs.get("strategy"))
         options, run = self._begin(given, checkpoint_dir, resume_from)
         self._run(run, {**options, "accelerator": accelerator, "devices": devices})
 
@@ -198,7 +205,7 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         split, epochs = {name: options[name] for name in _SPLIT_OPTIONS}, options["max_epochs"]
         for name in run.remaining():
             n = epochs.get(name) if isinstance(epochs, Mapping) else epochs
-            own = run.trainer_options(_trainer_options(shared, name))
+            own = run.trainer_options(trainer_options(shared, name))
             if name == "representation":
                 self._train_representation(run, n, split, options["plan_kwargs"], own)
             elif name == "flow":
@@ -215,8 +222,10 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         unknown = [name for name in stages if name not in STAGES]
         if unknown or not stages:
             raise ValueError(f"stage is {stage!r}; choose among {', '.join(STAGES)}.")
-        if self.adata is None:
-            raise DataError("This model has no data to train on; load it with adata=, or make it from an AnnData.")
+        if self._training_cells is None:
+            raise DataError(
+                "This model has no data to train on; load it with adata=, make it from an AnnData, or pass datamodule=."
+            )
         if not has_flow and set(stages) != {"representation"}:
             raise DataError(
                 "No perturbations are registered, so there is no flow; pass perturbation_key= to setup_anndata."
@@ -259,9 +268,9 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
             "n_epochs_kl_warmup": max(1, epochs // 10),
             **(plan_kwargs or {}),
         }
-        train = super().train
+        data, train = self._counts_of(split, trainer), super().train
         with stage_of(self, "representation"):
-            run.fit(lambda: train(epochs, **split, plan_kwargs=plan, **trainer))
+            run.fit(lambda: train(epochs, **data, plan_kwargs=plan, **trainer))
             run.latents = self._remember(run.seed)
 
     def _with_splits(self, split: dict[str, Any], batch_size: int) -> dict[str, Any]:
@@ -280,17 +289,27 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
 
     def _n_train(self, split: Mapping[str, Any]) -> int:
         external = split["datasplitter_kwargs"].get("external_indexing")
-        return len(external[0]) if external else math.ceil((split["train_size"] or 0.9) * self.adata.n_obs)
+        return len(external[0]) if external else math.ceil((split["train_size"] or 0.9) * self._training_cells.n_obs)
+
+    def _counts_of(self, split: dict[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of scvi's `train` that say which minibatches of counts there are."""
+        data = self._collection
+        if data is None:
+            return split
+        data.split(**{name: value for name, value in split.items() if name != "load_sparse_tensor"})
+        if trainer["early_stopping"] and not data.n_val:
+            raise DataError("Early stopping needs validation cells, and there are none; leave it out.")
+        return {"datamodule": data}
 
     def _check_split(self, split: Mapping[str, Any]) -> None:
         """Check that an earlier split, if any, is one of these data, and say that a new one is ignored."""
         if self.train_indices_ is None:
             return
-        n_split = sum(map(len, self._splits()))
-        if n_split != self.adata.n_obs:
+        n_split, n_cells = sum(map(len, self._splits())), self._training_cells.n_obs
+        if n_split != n_cells:
             raise DataError(
-                f"The model was trained on a split of {n_split} cells, and its data have {self.adata.n_obs}. Load it "
-                "with the data it was trained on, or map new data with load_query_data."
+                f"The model was trained on a split of {n_split} cells, and its data have {n_cells}. Load it with "
+                "the data it was trained on, or map new data with load_query_data."
             )
         split = {**split, "datasplitter_kwargs": split["datasplitter_kwargs"] or {}}
         given = split["train_size"] is not None or "external_indexing" in split["datasplitter_kwargs"]
@@ -352,37 +371,9 @@ class StagedTrainingMixin(MemoryMixin, UnsupervisedTrainingMixin):
         self._training_plan_cls, run.latents = JointPlan, None
         try:
             epochs = config.joint_epochs if epochs is None else epochs
-            train = super().train
+            data, train = self._counts_of(split, trainer), super().train
             with stage_of(self, "joint"):
-                run.fit(lambda: train(epochs, **split, plan_kwargs=plan, **trainer))
+                run.fit(lambda: train(epochs, **data, plan_kwargs=plan, **trainer))
                 self._remember_latents()
         finally:
             del self._training_plan_cls
-
-
-def _trainer_options(run: Mapping[str, Any], stage: Stage) -> dict[str, Any]:
-    """Return the options of the trainer for one stage: callbacks of its own list, and a metric that the stage logs."""
-    options = dict(run)
-    callbacks = list(options.pop("callbacks", None) or [])  # scvi's trainer adds its own to the list it is given
-    if options.pop("enable_checkpointing", False) and not any(isinstance(hook, Checkpoint) for hook in callbacks):
-        callbacks.append(Checkpoint(monitor=options.get("checkpointing_monitor", "validation_loss")))
-    monitor = options.get("early_stopping_monitor")
-    common, of_flow = ("validation_loss", "train_loss"), str(monitor).startswith("flow_loss")
-    if stage == "flow" and not (monitor in common or of_flow):
-        options["early_stopping_monitor"] = "validation_loss"
-    elif stage == "representation" and of_flow:
-        del options["early_stopping_monitor"]
-    if options.get("early_stopping") and use_distributed_sampler(options.get("strategy")):
-        callbacks.append(_early_stopping(options))
-        options.setdefault("check_val_every_n_epoch", 1)
-    return {**options, "callbacks": callbacks}
-
-
-def _early_stopping(options: Mapping[str, Any]) -> LoudEarlyStopping:
-    """Return the callback that scvi's trainer adds by these options, but not to processes that train together.
-
-    Their losses are averages over all of them, so that all stop at once.
-    """
-    given = {key: value.default for key, value in inspect.signature(Trainer).parameters.items()} | dict(options)
-    names = ("monitor", "min_delta", "patience", "mode", "warmup_epochs")
-    return LoudEarlyStopping(**{name: given[f"early_stopping_{name}"] for name in names})

@@ -1,6 +1,7 @@
 """Training: plans, the data of the flow, and what each stage freezes."""
 
 from cfmvc_scvi.train.checkpoint import Checkpoint
+from cfmvc_scvi.train.collection import CollectionDataModule
 from cfmvc_scvi.train.gradients import GradientMonitor
 from cfmvc_scvi.train.joint import MinibatchCoupler
 from cfmvc_scvi.train.latents import LatentDataModule, LatentTable, PairSampler, evenly_chosen, principal_axes
@@ -11,6 +12,7 @@ from cfmvc_scvi.train.stages import STAGES, Stage, logger_history, merged_histor
 __all__ = [
     "STAGES",
     "Checkpoint",
+    "CollectionDataModule",
     "EpochState",
     "FlowPlan",
     "GivenIO",
