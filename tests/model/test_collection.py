@@ -213,6 +213,7 @@ def test_the_same_representation_gives_the_same_flow_and_predictions(model, data
     assert loaded.predict_counterfactual(cells.copy(), **question).shape == (50, 60)
 
 
+@pytest.mark.slow
 def test_predictions_differ_as_those_of_another_seed(data, cells, quick, seeded):
     longer = {"max_epochs": {"representation": 40, "flow": 4}}
     control = cells[cells.obs["perturbation"] == "control"].copy()
