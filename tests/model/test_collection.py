@@ -316,6 +316,20 @@ def test_what_cannot_be_trained_on_is_refused_with_a_reason(data, cells, quick, 
     assert not model.is_trained_
 
 
+def test_a_reader_that_returns_other_cells_is_refused(path, quick, monkeypatch):
+    class Other(Loader):
+        def __iter__(self):
+            for batch in super().__iter__():
+                yield batch | {"index": batch["index"][::-1]}
+
+    for name, module in stand_in().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(sys.modules["annbatch"], "Loader", Other)
+    data = CFMVC.setup_annbatch(path, **KEYS)
+    with pytest.raises(UnsupportedError, match="other cells than it was asked for"):
+        train(CFMVC(registry=data.registry, **SMALL), quick, datamodule=data)
+
+
 @pytest.mark.usefixtures("reader")
 def test_what_is_no_collection_of_counts_is_refused_with_a_reason(cells, path, tmp_path):
     with pytest.raises(DataError, match="There is no collection"):

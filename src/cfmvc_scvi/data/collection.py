@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from scipy import sparse
 
 from cfmvc_scvi._optional import require_extra
 from cfmvc_scvi.data.names import check_key
-from cfmvc_scvi.errors import DataError, MissingExtraError
+from cfmvc_scvi.errors import DataError, MissingExtraError, UnsupportedError
 
 __all__ = ["Collection", "CollectionCounts", "load_requests", "open_collection", "require_annbatch"]
 
@@ -105,13 +106,24 @@ class Collection:
         Yields
         ------
         Positions of the cells of a minibatch, and their counts `(cells, genes)`.
+
+        Raises
+        ------
+        UnsupportedError
+            If annbatch returns other cells than it was asked for, as its versions before 0.3 do.
         """
-        sampler = _planned_sampler(requests, n_batches)
+        wanted: deque[NDArray[np.intp]] = deque()
+        sampler = _planned_sampler(_noted(requests, wanted), n_batches)
         loader = require_annbatch().Loader(batch_sampler=sampler, return_index=True, preload_to_gpu=False)
         for batch in loader.add_datasets(self.counts.parts):
+            rows = wanted.popleft()
+            if not np.array_equal(rows, batch["index"]):
+                raise UnsupportedError(
+                    "annbatch returned other cells than it was asked for; install a version of the extra 'annbatch'."
+                )
             counts = batch["X"]
             dense = next((getattr(counts, name)() for name in ("toarray", "to_dense") if hasattr(counts, name)), counts)
-            yield np.asarray(batch["index"]), np.asarray(dense, dtype=np.float32)
+            yield rows, np.asarray(dense, dtype=np.float32)
 
 
 def require_annbatch() -> Any:
@@ -123,6 +135,14 @@ def require_annbatch() -> Any:
             raise
         running = ".".join(map(str, sys.version_info[:2]))
         raise MissingExtraError(f"{error}, by Python 3.12 or later (this is {running})") from error
+
+
+def _noted(requests: Iterator[dict[str, Any]], wanted: deque[NDArray[np.intp]]) -> Iterator[dict[str, Any]]:
+    """Pass requests on, and append the positions of the cells of each minibatch to `wanted`."""
+    for request in requests:
+        rows = np.concatenate([np.arange(part.start, part.stop) for part in request["requests"]])
+        wanted.extend(rows[split] for split in request["splits"])
+        yield request
 
 
 def _planned_sampler(requests: Iterator[dict[str, Any]], count: int) -> Any:
