@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,6 @@ from cfmvc_scvi.data import Collection, load_requests
 from cfmvc_scvi.errors import DataError, UnsupportedError
 
 __all__ = ["CollectionDataModule"]
-
-Minibatch = dict[str, Tensor]
 
 
 class CollectionDataModule(LightningDataModule):
@@ -112,7 +110,7 @@ class CollectionDataModule(LightningDataModule):
         self.train_idx, self.val_idx, self.test_idx = (np.asarray(part, dtype=int) for part in parts)
         self.batch_size = batch_size
 
-    def train_dataloader(self) -> _Pass:
+    def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """Return the minibatches of an epoch, in a new random order each time they are iterated."""
         trainer = self.trainer
         if trainer is not None and trainer.world_size > 1:
@@ -121,11 +119,11 @@ class CollectionDataModule(LightningDataModule):
             )
         return _Pass(self, self.train_idx, shuffle=True)
 
-    def val_dataloader(self) -> _Pass | list[Any]:
+    def val_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """Return the validation cells in minibatches, in the order of the collection."""
         return _Pass(self, self.val_idx, shuffle=False) if len(self.val_idx) else []
 
-    def inference_dataloader(self, indices: Any = None, batch_size: int = 2048) -> _Stretches:
+    def inference_dataloader(self, indices: Any = None, batch_size: int = 2048) -> Iterable[dict[str, Tensor]]:
         """Return cells in minibatches, for the argument `dataloader` of the methods of the model.
 
         Parameters
@@ -140,7 +138,7 @@ class CollectionDataModule(LightningDataModule):
             raise DataError("indices of cells of a collection must be increasing; sort them.")
         return _Stretches(self, rows, batch_size)
 
-    def minibatch(self, rows: NDArray[np.integer], counts: NDArray[np.float32]) -> Minibatch:
+    def minibatch(self, rows: NDArray[np.integer], counts: NDArray[np.float32]) -> dict[str, Tensor]:
         """Return what the module reads of cells, at these positions and with these counts."""
         values = {REGISTRY_KEYS.X_KEY: counts, **self._annotations[rows]}
         return {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in values.items()}
@@ -155,7 +153,7 @@ class _Pass:
     def __len__(self) -> int:
         return max(1, round(len(self.rows) / self.data.batch_size))
 
-    def __iter__(self) -> Iterator[Minibatch]:
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
         data, rng = self.data, _drawn_generator() if self.shuffle else None
         sizes = {"chunk_size": data.chunk_size, "preload_nchunks": data.preload_nchunks}
         requests = load_requests(self.rows, data.n_obs, len(self), **sizes, rng=rng)
@@ -172,7 +170,7 @@ class _Stretches:
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Minibatch]:
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
         for start in range(0, len(self.rows), self.batch_size):
             rows = self.rows[start : start + self.batch_size]
             counts = self.data.collection.counts[rows].toarray().astype(np.float32, copy=False)
