@@ -19,7 +19,6 @@ from cfmvc_scvi.shift import (
     averaged_goal,
     calibrate,
     context_weights,
-    depth_changes,
     effect_goal,
     leave_one_out,
     pairs_to_leave_out,
@@ -70,7 +69,6 @@ class Goals:
         self._designs, self._expected, self._perturbed = designs, expected, perturbed
         self._goals = known
         self._weights: dict[int, Array] = {}
-        self._depth_changes: dict[int, Array] = {}
 
     def of(self, condition: int) -> EffectGoal:
         """Return the goal of a condition; estimated once.
@@ -94,12 +92,6 @@ class Goals:
             bulks = self._expected(condition), self._perturbed(condition)
             self._weights[condition] = context_weights(*bulks, self._config)
         return self._weights[condition]
-
-    def depth_changes(self, condition: int) -> Array:
-        """Return the expected change of the cells' mean log depth from control, (contexts,); computed once."""
-        if condition not in self._depth_changes:
-            self._depth_changes[condition] = depth_changes(self._perturbed(0), self._perturbed(condition))
-        return self._depth_changes[condition]
 
     def left_out(self, condition: int) -> list[LeftOut]:
         """Predict each context that saw a condition from the others that did."""

@@ -159,7 +159,7 @@ class Reference:
             return control
         if code > 0:
             goal, row = self.goals.of(code), self._row(context)
-            change = float(self.goals.depth_changes(code)[row])
+            change = float(self.relatives.depth_changes[code, row])
             return Level(self._mean(code, row), goal.sd[row], bool(goal.observed[row]), (code,), depth_change=change)
         parts = np.flatnonzero(design)
         levels = [self._dose_level(int(part), float(design[part]), context) for part in parts]
@@ -212,7 +212,7 @@ class Reference:
         partners = {0: 1 - float(positive.sum())} | dict(zip(shift.conditions.tolist(), positive.tolist(), strict=True))
         lenders = {code: share for code, share in partners.items() if share > 0}
         mean = np.maximum(self.control_level(context).mean + shift.mean[row], 0.0)
-        depth_change = sum(share * self.goals.depth_changes(code)[row] for code, share in lenders.items() if code)
+        depth_change = sum(share * self.relatives.depth_changes[code, row] for code, share in lenders.items())
         return Level(mean, shift.sd[row], False, tuple(lenders), False, tuple(lenders.values()), float(depth_change))
 
     def _unseen(self, part: int, dose: float) -> UnseenShift:

@@ -13,6 +13,7 @@ from cfmvc_scvi.config import EffectConfig, FeatureConfig
 from cfmvc_scvi.shift import (
     FeatureRegression,
     PseudoBulk,
+    depth_changes,
     inner_products,
     interpolate_dose,
     own_gene_fold,
@@ -226,6 +227,12 @@ class Relatives:
         noise = self.bulk.rate_noise / (self.bulk.rate + _PSEUDOCOUNT) ** 2
         level = np.exp(self.mixed(weights, logs))
         return np.maximum(level - _PSEUDOCOUNT, 0.0), self.mixed(weights**2, noise) * level**2
+
+    @cached_property
+    def depth_changes(self) -> Array:
+        """Expected change of the cells' mean log depth from control, `(conditions, contexts)`."""
+        n_cells = np.where(self._table >= 0, self.bulk.n_cells[self._table], 0)
+        return depth_changes(self.bulk.depth_quantiles[self._table], n_cells)
 
     def is_described(self, part: int) -> bool:
         """Return whether features were given for a perturbation, or that it has none."""

@@ -7,50 +7,53 @@ __all__ = ["depth_changes"]
 import numpy as np
 from numpy.typing import NDArray
 
-from cfmvc_scvi.shift.pseudobulk import PseudoBulk
-
 Array = NDArray[np.float64]
 
 
-def depth_changes(control: PseudoBulk, perturbed: PseudoBulk) -> Array:
-    r"""Expected change of the mean log depth of cells in every context.
+def depth_changes(depth_quantiles: Array, n_cells: NDArray[np.int64]) -> Array:
+    r"""Expected change of the mean log depth of cells from control, under every condition in every context.
 
-    Where the perturbation was observed, its measured change r; else the mean of those of the other contexts. Either is
-    shortened to :math:`r \max(0, 1 - v / r^2)`, the non-negative garrote (Breiman 1995, Technometrics 37:373), with v
-    its sampling variance, which for a mean of several contexts holds what they differ by. Little that is known of the
-    depth is so taken for no change.
+    Where a condition was seen in a context, its measured change; else the mean of its changes in the others. Either, r,
+    is shortened to r S / (S + v), the posterior mean under a prior of variance S. v is the sampling variance of r, and
+    S is what the squares of all such r are on average beyond it: empirical Bayes (Efron and Morris 1973, JASA 68:117),
+    of one r alone the non-negative garrote (Breiman 1995, Technometrics 37:373). For means over contexts v also holds
+    what contexts differ by, of all conditions that were seen in two or more. What noise explains is so taken for no
+    change.
 
     Parameters
     ----------
-    control
-        Pseudo-bulks of the control cells, one group per context.
-    perturbed
-        Pseudo-bulks of the perturbed cells, in the same order; groups without cells where unobserved.
+    depth_quantiles
+        Of the cells' total counts, at evenly spaced levels, (conditions, contexts, levels); condition 0 is control.
+    n_cells
+        Cells of each group, (conditions, contexts); those of control > 0. Quantiles of groups without cells are unused.
 
     Returns
     -------
-    Natural log, (contexts,); zero where nothing was observed.
+    Natural log, (conditions, contexts); zero for control and for conditions without cells.
     """
-    seen = perturbed.n_cells > 0
-    change = np.zeros(len(seen))
-    if not seen.any():
-        return change
-    known, response = control.take(seen), perturbed.take(seen)
-    (before, after), spreads = zip(*(_log_depth(bulk) for bulk in (known, response)), strict=True)
+    seen = n_cells > 0
+    logs = np.log(np.maximum(np.where(seen[..., None], depth_quantiles, 1.0), 1.0))
+    mean, spread = logs.mean(axis=2), logs.var(axis=2)
+    n = np.maximum(n_cells, 1)
     # a few cells tell little of their own spread, and one nothing
-    measured, noise = after - before, np.maximum(*spreads) * (1 / known.n_cells + 1 / response.n_cells)
-    scatter = max(measured.var(ddof=1), noise.mean()) if len(measured) > 1 else noise[0]
-    change[seen] = _garrote(measured, noise)
-    change[~seen] = _garrote(measured.mean(), scatter / len(measured))
-    return change
+    noise = np.maximum(spread, spread[0]) * (1 / n + 1 / n[0])
+    seen[0] = False
+    own = np.where(seen, mean - mean[0], 0.0)
+    result = _shortened(own, noise, seen)
+    count = seen.sum(axis=1)
+    size = np.maximum(count, 1)
+    common, common_noise = own.sum(axis=1) / size, (noise * seen).sum(axis=1) / size
+    between = np.where(seen, own - common[:, None], 0.0)
+    excess = (between**2).sum() - ((count - 1) * common_noise)[count > 1].sum()
+    scatter = max(excess / max((count - 1)[count > 1].sum(), 1), 0.0)
+    lent = _shortened(common, (scatter + common_noise) / size, count > 0)
+    lent[0] = 0.0
+    return np.where(seen, result, lent[:, None])
 
 
-def _log_depth(bulk: PseudoBulk) -> tuple[Array, Array]:
-    """Mean log depth of the cells of each group, and its variance."""
-    logs = np.log(np.maximum(bulk.depth_quantiles, 1.0))
-    return logs.mean(axis=1), logs.var(axis=1)
-
-
-def _garrote(value: Array, noise: Array) -> Array:
-    squared = np.maximum(value**2, np.finfo(float).tiny)
-    return value * np.maximum(1 - noise / squared, 0.0)
+def _shortened(value: Array, noise: Array, known: NDArray[np.bool_]) -> Array:
+    """Posterior mean of values, zero where not known, of which those known give the prior's variance."""
+    if not known.any():
+        return np.zeros_like(value)
+    signal = max(float((value**2 - noise)[known].mean()), 0.0)
+    return value * (signal / np.where(known, np.maximum(signal + noise, np.finfo(float).tiny), 1.0))
