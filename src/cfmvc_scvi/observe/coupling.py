@@ -6,7 +6,7 @@ __all__ = ["couple_counts", "expected_rate", "profile_pair"]
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from cfmvc_scvi.observe._counts import (
     CP10K,
@@ -118,33 +118,36 @@ class _Change:
 
     def counts(self, thinning: Array, superposition: Array) -> sp.csr_matrix:
         """Coupled counts; changes `cells`. `thinning` has one uniform for each stored count."""
-        appeared = self._appeared(superposition)
-        self._move_stored(thinning, superposition)
+        gained = (self.target - self.own) * self.unit[:, None]
+        of_stored = gained.take(self.place)
+        gained.ravel()[self.place] = 0.0
+        appeared = self._appeared(gained, superposition)
+        self._fall(np.flatnonzero(of_stored < 0), thinning)
+        self._rise(np.flatnonzero(of_stored > 0), of_stored, superposition)
         return self.cells + appeared
 
-    def _move_stored(self, thinning: Array, superposition: Array) -> None:
-        gene, data = self.cells.indices, self.cells.data
-        own, target = (rate.take(gene if len(rate) == 1 else self.place) for rate in (self.own, self.target))
-        falls = np.flatnonzero(target < own)
-        ratio = target.take(falls) / own.take(falls)
-        data[falls] = binomial_inverse(thinning.take(falls), data.take(falls), ratio)
-        rises = np.flatnonzero(target > own)
-        theta, unit, x = self.theta.take(gene.take(rises)), self.unit.take(self.cell.take(rises)), data.take(rises)
-        before = own.take(rises)
-        mean = added_mean((target.take(rises) - before) * unit, before * unit, theta, x)
-        u = superposition.take(self.place.take(rises))
-        some = np.flatnonzero(u + mean > _SURELY)
-        data[rises.take(some)] += negative_binomial_inverse(u.take(some), mean.take(some), (theta + x).take(some))
+    def _at(self, rates: Array, stored: NDArray[np.intp]) -> Array:
+        return rates.take((self.cells.indices if len(rates) == 1 else self.place).take(stored))
 
-    def _appeared(self, uniforms: Array) -> sp.csr_matrix:
+    def _fall(self, falls: NDArray[np.intp], thinning: Array) -> None:
+        data, ratio = self.cells.data, self._at(self.target, falls) / self._at(self.own, falls)
+        data[falls] = binomial_inverse(thinning.take(falls), data.take(falls), ratio)
+
+    def _rise(self, rises: NDArray[np.intp], gained: Array, superposition: Array) -> None:
+        data, theta = self.cells.data, self.theta.take(self.cells.indices.take(rises))
+        own, x = self._at(self.own, rises) * self.unit.take(self.cell.take(rises)), data.take(rises)
+        mean, u = added_mean(gained.take(rises), own, theta, x), superposition.take(self.place.take(rises))
+        some = np.flatnonzero(u + mean > _SURELY)
+        theta, x = theta.take(some), x.take(some)
+        data[rises.take(some)] = x + negative_binomial_inverse(u.take(some), mean.take(some), theta + x)
+
+    def _appeared(self, gained: Array, uniforms: Array) -> sp.csr_matrix:
         """Counts where there were none, (cells, genes)."""
         n_cells, n_genes = self.cells.shape
-        gained = (self.target - self.own) * self.unit[:, None]
-        gained.ravel()[self.place] = 0.0
         some = np.flatnonzero(uniforms + gained > _SURELY)  # P(0) >= exp(-mean) >= 1 - mean: the others are zero
         ends = np.searchsorted(some, np.arange(n_cells + 1) * n_genes)
-        cell, gene = np.divmod(some, n_genes)
-        own = self.own.take(gene if len(self.own) == 1 else some) * self.unit.take(cell)
+        gene = some % n_genes
+        own = self.own.take(gene if len(self.own) == 1 else some) * np.repeat(self.unit, np.diff(ends))
         theta = self.theta.take(gene)
         mean = added_mean(np.maximum(gained.take(some), 0.0), own, theta, 0.0)
         added = negative_binomial_inverse(uniforms.take(some), mean, theta)
